@@ -1,0 +1,232 @@
+"""The two interfaces behind which every frozen foundation model lives.
+
+Code outside `backbones/` knows only these: a video model is text in, latents and velocities out; a
+geometry model is frames in, `SceneGeometry` out, and can be entered at any of its stitch points.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vggrpo.flow import SigmaSchedule
+from vggrpo.geometry import SceneGeometry
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """What a consumer of latents must know about the autoencoder that made them."""
+
+    channels: int
+    spatial_stride: int
+    temporal_stride: int
+    fingerprint: str
+    """SHA-256 of the autoencoder's weights and configuration: another's latents mean something else."""
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, T_lat, H_lat, W_lat) of a clip.
+
+        Raises:
+            ValueError: if `num_frames` is not n * temporal_stride + 1, or a side is not a multiple of the
+                stride.
+        """
+        if num_frames < 1 or (num_frames - 1) % self.temporal_stride:
+            below = max((num_frames - 1) // self.temporal_stride, 0) * self.temporal_stride + 1
+            raise ValueError(
+                f"num_frames is {num_frames}, but the autoencoder needs {self.temporal_stride}n + 1 frames; "
+                f"use {below} or {below + self.temporal_stride}"
+            )
+        for name, side in (("height", height), ("width", width)):
+            if side <= 0 or side % self.spatial_stride:
+                raise ValueError(
+                    f"{name} is {side}, but the autoencoder needs a multiple of {self.spatial_stride}"
+                )
+        return (
+            self.channels,
+            (num_frames - 1) // self.temporal_stride + 1,
+            height // self.spatial_stride,
+            width // self.spatial_stride,
+        )
+
+    def view_frames(self, num_latent_frames: int) -> list[int]:
+        """The video frame that each latent frame stands for: [0, 4, 8, ...] at a temporal stride of 4."""
+        return [i * self.temporal_stride for i in range(num_latent_frames)]
+
+
+class VideoBackbone(ABC):
+    """A text-to-video flow model over normalised latents [B, C, T_lat, H_lat, W_lat], with optional LoRA.
+
+    Its parts (text encoder, autoencoder, denoiser) are loaded when first used and can be released: while a
+    policy trains, neither the autoencoder nor the text encoder is in memory.
+    """
+
+    device: torch.device
+    """Where the parts are, and where latents and embeddings are expected and returned."""
+
+    @property
+    @abstractmethod
+    def latent_spec(self) -> LatentSpec:
+        """What consumers of this model's latents must know."""
+
+    @property
+    @abstractmethod
+    def text_fingerprint(self) -> str:
+        """SHA-256 of what determines text embeddings: the key of their caches."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, str | float]:
+        """What determines the base model's samples (fingerprints of its parts, and settings), fit for JSON.
+
+        Reads the weight files, but loads nothing.
+        """
+
+    @abstractmethod
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, T_lat, H_lat, W_lat) of a clip that the denoiser can make; loads no weights.
+
+        Raises:
+            ValueError: if the autoencoder or the denoiser cannot take this size.
+        """
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Text embeddings [N, L, D], float32, zero past each prompt's end. Loads the text encoder."""
+
+    @abstractmethod
+    def velocity(
+        self,
+        latents: Tensor,
+        sigma: Tensor | float,
+        prompt_embeds: Tensor,
+        negative_prompt_embeds: Tensor | None = None,
+        cfg_scale: float = 1.0,
+    ) -> Tensor:
+        """The flow's velocity (noise - x0) [B, C, T, H, W] at `sigma` ([B] or a number), in float32.
+
+        `cfg_scale` 1 costs one forward; any other value needs `negative_prompt_embeds` and costs two.
+        """
+
+    @abstractmethod
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """Frames [B, T, H, W, 3] in [0, 1] to normalised latents (posterior mode). Loads the autoencoder.
+
+        Raises:
+            ValueError: if the autoencoder cannot take the frames' number or size.
+        """
+
+    @abstractmethod
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Normalised latents to frames [B, T, H, W, 3] in [0, 1]. Loads the autoencoder."""
+
+    @abstractmethod
+    def schedule(self, num_steps: int) -> SigmaSchedule:
+        """The model's own float sigma grid of `num_steps` steps, ending in 0."""
+
+    @abstractmethod
+    def add_lora(self, rank: int, alpha: float, targets: str = "attention", seed: int = 0) -> None:
+        """Makes the denoiser a trainable policy: LoRA on "attention" or "attention+ffn", the rest frozen.
+
+        The policy starts as the base model; `seed` draws the half of the factors that is not zero.
+        """
+
+    @abstractmethod
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """The policy's parameters by name, float32."""
+
+    @abstractmethod
+    def lora_disabled(self) -> AbstractContextManager[None]:
+        """Within the context the policy is exactly the base model (the reference policy)."""
+
+    @abstractmethod
+    def save_lora(self, folder: Path) -> None:
+        """Writes LoRA weights that plain `pipe.load_lora_weights(folder)` loads, alpha included."""
+
+    @abstractmethod
+    def load_lora(self, folder: Path, scale: float = 1.0) -> None:
+        """Loads LoRA weights written by `save_lora` (or by diffusers) for inference or further training."""
+
+    @abstractmethod
+    def release(self, *parts: str) -> None:
+        """Frees "text_encoder" and/or "vae"; they load again when next used."""
+
+
+@dataclass(frozen=True)
+class StitchPoint:
+    """A place at which a geometry backbone can be entered with tokens instead of images."""
+
+    name: str
+    """"E0", "E1", ... before an image-encoder block; "F" after the encoder."""
+    width: int
+    """Channels of the patch tokens there."""
+    num_special_tokens: int
+    """Tokens beside the patches (class and register tokens) that must be supplied too."""
+
+
+class GeometryBackbone(nn.Module, ABC):
+    """A feed-forward geometry model: T views of one scene to cameras, depth, points and (4D models) scene
+    flow."""
+
+    patch_size: int
+
+    @property
+    @abstractmethod
+    def stitch_points(self) -> tuple[StitchPoint, ...]:
+        """All entry points, from the first to the last."""
+
+    def stitch_point(self, name: str) -> StitchPoint:
+        """The stitch point of that name.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        for point in self.stitch_points:
+            if point.name == name:
+                return point
+        names = ", ".join(point.name for point in self.stitch_points)
+        raise ValueError(f"stitch point is {name!r}, but this geometry model has {names}")
+
+    @abstractmethod
+    def tokens_at(self, frames: Tensor, points: Iterable[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Runs the model on frames [B, T, H, W, 3] in [0, 1] up to the last of `points`.
+
+        Returns per point the patch tokens [B, T, h*w, width] and the special tokens [B, T, S, width] (S
+        may be 0).
+        """
+
+    @abstractmethod
+    def position_code(self, point: str, grid: tuple[int, int]) -> Tensor | None:
+        """What the model itself adds per position to the patch tokens at `point`, [h*w, width]; None if
+        unknown there."""
+
+    @abstractmethod
+    def finish_from(
+        self, point: str, patch_tokens: Tensor, special_tokens: Tensor, grid: tuple[int, int]
+    ) -> SceneGeometry:
+        """The rest of the model: patch tokens [B, T, h*w, width] and special tokens [B, T, S, width] to
+        geometry.
+
+        The geometry's raster is `patch_size * grid`. Differentiable.
+        """
+
+    @abstractmethod
+    def forward(self, frames: Tensor) -> SceneGeometry:
+        """Frames [B, T, H, W, 3] in [0, 1], sides multiples of `patch_size`, to geometry on the same
+        raster."""
+
+    @abstractmethod
+    def drop_before(self, point: str) -> None:
+        """Deletes the layers that `finish_from(point, ...)` never runs, to free their memory."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes config.json and model.safetensors."""
+
+    def lora_target_modules(self, point: str) -> Iterator[str]:
+        """Names of the Linear and convolution layers that run after `point` (every one but those dropped)."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                yield name

@@ -1,0 +1,199 @@
+"""LoRA on a Wan transformer, in the file format of diffusers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers.training_utils import _collate_lora_metadata
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
+from torch import nn
+
+from vggrpo.config.errors import CorruptFileError
+from vggrpo.io import atomic_file, make_generator
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""The name by which `pipe.load_lora_weights(folder)` finds the file."""
+ADAPTER = "default"
+
+LoraTargets = Literal["attention", "attention+ffn"]
+TARGET_MODULES: dict[str, tuple[str, ...]] = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "attention+ffn": ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"),
+}
+
+
+def add_lora(
+    transformer: WanTransformer3DModel, rank: int, alpha: float, targets: str = "attention", seed: int = 0
+) -> None:
+    """Adds trainable LoRA layers, float32, to every attention (and feed-forward) projection of the blocks.
+
+    A ~ N(0, 1/rank^2), the same for a `seed` on every device, and B = 0: the policy starts as the base model.
+
+    Raises:
+        ValueError: if there is LoRA already, a number is out of range, or a target matches no module.
+    """
+    if has_lora(transformer):
+        raise ValueError("the model has LoRA layers already; load the base model again to start afresh")
+    if targets not in TARGET_MODULES:
+        raise ValueError(f"targets is {targets!r}, expected one of {', '.join(get_args(LoraTargets))}")
+    if rank < 1:
+        raise ValueError(f"rank is {rank}, expected at least 1")
+    if not alpha > 0:
+        raise ValueError(f"alpha is {alpha}, expected a positive number")
+    names = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    for target in TARGET_MODULES[targets]:
+        if not any(name.endswith(f".{target}") for name in names):
+            raise ValueError(f"LoRA target {target} matches no layer of {type(transformer).__name__}")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        init_lora_weights="gaussian",
+        target_modules=list(TARGET_MODULES[targets]),
+    )
+    with torch.random.fork_rng(devices=[]):
+        transformer.add_adapter(config, adapter_name=ADAPTER)
+    _make_trainable(transformer)
+    for name, parameter in lora_parameters(transformer).items():
+        if ".lora_A." in name:
+            start = torch.randn(parameter.shape, generator=make_generator(seed, "lora", name)) / rank
+            parameter.data.copy_(start)
+
+
+def has_lora(transformer: WanTransformer3DModel) -> bool:
+    """Whether the transformer carries LoRA layers."""
+    return any(isinstance(module, BaseTunerLayer) for module in transformer.modules())
+
+
+def lora_parameters(transformer: WanTransformer3DModel) -> dict[str, nn.Parameter]:
+    """The LoRA parameters by their names in the transformer, float32.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    parameters = {name: p for name, p in transformer.named_parameters() if f".{ADAPTER}." in name}
+    if not parameters:
+        raise ValueError("the model has no LoRA layers: call add_lora or load_lora first")
+    return parameters
+
+
+@contextmanager
+def lora_disabled(transformer: WanTransformer3DModel) -> Iterator[None]:
+    """Within the context the transformer computes exactly what the base model does. May be nested.
+
+    Leave the context before `backward`: while it lasts the LoRA parameters do not require gradients.
+    """
+    layers = [module for module in transformer.modules() if isinstance(module, BaseTunerLayer)]
+    if not layers or layers[0].disable_adapters:
+        yield
+        return
+    transformer.disable_adapters()
+    try:
+        yield
+    finally:
+        transformer.enable_adapters()
+
+
+def save_lora(transformer: WanTransformer3DModel, folder: Path) -> Path:
+    """Writes the LoRA weights with rank and alpha: plain `pipe.load_lora_weights(folder)` gives the policy.
+
+    Raises:
+        ValueError: if there are no LoRA layers, or they were loaded with a scale other than 1, which the
+            format cannot hold.
+    """
+    lora_parameters(transformer)
+    layer: Any = next(module for module in transformer.modules() if isinstance(module, BaseTunerLayer))
+    if layer.scaling[ADAPTER] != layer.lora_alpha[ADAPTER] / layer.r[ADAPTER]:
+        raise ValueError(
+            "the LoRA was loaded with a scale other than 1, which the file cannot hold: "
+            "load it with scale 1 to save it again"
+        )
+    # Without this metadata a loader takes alpha = rank: another policy, and no warning.
+    metadata = _collate_lora_metadata({"transformer": transformer})
+    with atomic_file(Path(folder) / LORA_FILE) as temporary:
+        WanPipeline.save_lora_weights(
+            temporary.parent,
+            transformer_lora_layers=get_peft_model_state_dict(transformer, adapter_name=ADAPTER),
+            weight_name=temporary.name,
+            **metadata,
+        )
+    return Path(folder) / LORA_FILE
+
+
+def load_lora(transformer: WanTransformer3DModel, folder: Path, scale: float = 1.0) -> None:
+    """Loads LoRA weights for inference or further training, in place of any that are there.
+
+    Args:
+        folder: a folder by `save_lora` or by any diffusers or ComfyUI program, or its .safetensors file.
+        scale: multiplies what the layers add; 0 is the base model.
+
+    Raises:
+        FileNotFoundError, CorruptFileError: if the file is missing or damaged, or fits this model not at
+            all or only in part.
+    """
+    file = lora_file(Path(folder))
+    try:
+        state, metadata = WanPipeline.lora_state_dict(
+            str(file.parent), weight_name=file.name, use_safetensors=True, return_lora_metadata=True
+        )
+    except SafetensorError as error:
+        raise CorruptFileError(f"{file} is truncated or damaged ({error}); get a fresh copy") from error
+    prefix = "transformer."
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if not weights:
+        example = next(iter(state), "nothing")
+        raise CorruptFileError(
+            f"{file} holds no LoRA weights of a Wan transformer (it holds {example!r}): a folder written by "
+            "peft's save_pretrained is not in the format of diffusers"
+        )
+    if has_lora(transformer):
+        transformer.unload_lora()
+    try:
+        transformer.load_lora_adapter(state, adapter_name=ADAPTER, metadata=metadata)
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise CorruptFileError(f"{file} does not fit this model: {error}") from error
+    _make_trainable(transformer)
+    loaded = {name.replace(f".{ADAPTER}.", "."): p for name, p in lora_parameters(transformer).items()}
+    wrong = sorted(weights.keys() ^ loaded.keys())
+    if wrong:
+        transformer.unload_lora()
+        raise CorruptFileError(
+            f"{file} fits this model only in part: {len(wrong)} tensors have no counterpart, "
+            f"among them {wrong[0]}"
+        )
+    for name, parameter in loaded.items():
+        # Once more, because the loader rounds to the type of a half-precision base model.
+        parameter.data.copy_(weights[name])
+    transformer.set_adapters(ADAPTER, weights=scale)
+
+
+def lora_file(path: Path) -> Path:
+    """The weight file that `load_lora` reads for a folder or file.
+
+    Raises:
+        FileNotFoundError: if there is none, or several without the usual name.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no LoRA folder or file {path}")
+    if (path / LORA_FILE).is_file():
+        return path / LORA_FILE
+    others = sorted(path.glob("*.safetensors"))
+    if len(others) != 1:
+        raise FileNotFoundError(
+            f"{path} holds no {LORA_FILE} and {len(others)} other .safetensors files: name the file itself"
+        )
+    return others[0]
+
+
+def _make_trainable(transformer: WanTransformer3DModel) -> None:
+    """LoRA layers of a half-precision model are half precision too; optimizers need float32."""
+    for parameter in lora_parameters(transformer).values():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)

@@ -1,0 +1,129 @@
+"""`vggrpo`: finds the command, runs it, and turns errors into sentences and exit codes.
+
+Exit codes: 0 done; 1 an error; 2 wrong settings, flags or command; 130 interrupted.
+"""
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the module whose `main(argv: list[str]) -> int` runs it, and one line of help."""
+
+    module: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Commands under a common first word."""
+
+    help: str
+    commands: Mapping[str, Command]
+
+
+WORLD = Group(
+    "the procedural 4D world, and the base models trained on it",
+    {
+        "render": Command("vggrpo.cli.world_render", "clips with exact geometry and captions"),
+        "train-vae": Command("vggrpo.cli.world_train_vae", "the video autoencoder"),
+        "train-geometry": Command("vggrpo.cli.world_train_geometry", "the geometry model"),
+        "train-video": Command("vggrpo.cli.world_train_video", "the video model"),
+        "evaluate": Command("vggrpo.cli.world_evaluate", "the base models against exact geometry"),
+    },
+)
+COMMANDS: dict[str, Command | Group] = {
+    "demo": Command("vggrpo.cli.demo", "the whole method on the micro family, ending in a report"),
+    "find-layer": Command("vggrpo.cli.find_layer", "where to enter the geometry model from video latents"),
+    "train-lgm": Command("vggrpo.cli.train_lgm", "the latent geometry model"),
+    "train": Command("vggrpo.cli.train", "post-training of a video model with the geometry rewards"),
+    "generate": Command("vggrpo.cli.generate", "videos from prompts"),
+    "world": WORLD,
+}
+
+INTERRUPTED = (
+    "Interrupted. What was finished is kept and nothing is half-written; "
+    "a command that makes a run continues it with --resume --output FOLDER."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `vggrpo ARGV` and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    prefix, commands = "vggrpo", COMMANDS
+    while True:
+        if not words or words[0] in ("-h", "--help"):
+            print(_help(prefix, commands))
+            return 0 if words else 2
+        word = words.pop(0)
+        if word == "--version" and prefix == "vggrpo":
+            return _print_version()
+        if word not in commands:
+            print(_unknown(prefix, word, commands), file=sys.stderr)
+            return 2
+        command = commands[word]
+        if isinstance(command, Command):
+            return _run(command, words)
+        prefix, commands = f"{prefix} {word}", dict(command.commands)
+
+
+def _run(command: Command, argv: list[str]) -> int:
+    import logging
+
+    from vggrpo.config.errors import ConfigError, VggrpoError
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        return int(importlib.import_module(command.module).main(argv))
+    except KeyboardInterrupt as error:
+        print(f"\n{str(error) or INTERRUPTED}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (VggrpoError, ValueError, FloatingPointError, OSError) as error:
+        if os.environ.get("VGGRPO_DEBUG") == "1":
+            traceback.print_exc()
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def _sentence(error: Exception) -> str:
+    from vggrpo.config.errors import VggrpoError
+
+    if isinstance(error, VggrpoError) or not isinstance(error, OSError) or error.strerror is None:
+        known = isinstance(error, VggrpoError | OSError)
+        return str(error) if known else f"{error} (VGGRPO_DEBUG=1 shows where)"
+    place = f": {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space is left on the disk{place}; free some and run the command again"
+    return f"{error.strerror}{place}"
+
+
+def _help(prefix: str, commands: Mapping[str, Command | Group]) -> str:
+    width = max(map(len, commands)) + 2
+    lines = [f"usage: {prefix} COMMAND [--help] ...", "", "commands:"]
+    lines += [f"  {name:<{width}}{command.help}" for name, command in commands.items()]
+    lines += ["", f"`{prefix} COMMAND --help` lists a command's settings."]
+    return "\n".join(lines)
+
+
+def _unknown(prefix: str, word: str, commands: Mapping[str, Command | Group]) -> str:
+    close = get_close_matches(word.replace("_", "-"), list(commands), n=1)
+    hint = f"did you mean {close[0]}?" if close else f"commands are {', '.join(commands)}"
+    return f"error: {prefix} has no command {word}; {hint}"
+
+
+def _print_version() -> int:
+    from vggrpo import __version__
+
+    print(f"vggrpo {__version__}")
+    return 0

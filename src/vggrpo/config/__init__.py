@@ -1,0 +1,60 @@
+"""Settings of every command, recipe files, model names, and the errors that a person can act on. No torch."""
+
+from vggrpo.config.base import RunSettings, Settings
+from vggrpo.config.errors import ConfigError, CorruptFileError, DiskFullError, RunError, VggrpoError
+from vggrpo.config.generate import GenerateSettings
+from vggrpo.config.lgm import DistillationWeights, FindLayerSettings, LGMSettings, StitchSettings
+from vggrpo.config.models import ModelSource, canonical_name, model_names, resolve_model
+from vggrpo.config.pretrain import (
+    ClipSettings,
+    GeometryArchitecture,
+    GeometrySettings,
+    LoopSettings,
+    PretrainSettings,
+    TransformerArchitecture,
+    VAEArchitecture,
+    VAESettings,
+    VideoSettings,
+)
+from vggrpo.config.recipes import load_recipe, read_recipe, recipe_names, recipe_path
+from vggrpo.config.rewards import CameraMotionOptions, ReprojectionOptions, RewardSettings, RewardWeights
+from vggrpo.config.train import TrainSettings
+from vggrpo.config.validation import validate
+
+__all__ = [
+    "CameraMotionOptions",
+    "ClipSettings",
+    "ConfigError",
+    "CorruptFileError",
+    "DiskFullError",
+    "DistillationWeights",
+    "FindLayerSettings",
+    "GenerateSettings",
+    "GeometryArchitecture",
+    "GeometrySettings",
+    "LGMSettings",
+    "LoopSettings",
+    "ModelSource",
+    "PretrainSettings",
+    "ReprojectionOptions",
+    "RewardSettings",
+    "RewardWeights",
+    "RunError",
+    "RunSettings",
+    "Settings",
+    "StitchSettings",
+    "TrainSettings",
+    "TransformerArchitecture",
+    "VAEArchitecture",
+    "VAESettings",
+    "VggrpoError",
+    "VideoSettings",
+    "canonical_name",
+    "load_recipe",
+    "model_names",
+    "read_recipe",
+    "recipe_names",
+    "recipe_path",
+    "resolve_model",
+    "validate",
+]

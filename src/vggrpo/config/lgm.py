@@ -1,0 +1,79 @@
+"""Settings of `vggrpo find-layer` and `vggrpo train-lgm`: the latent geometry model."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from vggrpo.config.base import RunSettings, Settings
+from vggrpo.config.rewards import RewardSettings
+
+
+class StitchSettings(RunSettings):
+    """The two models that are stitched together, and the clips that show how."""
+
+    base_model: str = Field(
+        description="video model: a name, a diffusers WanPipeline folder, or a repository"
+    )
+    geometry_model: str = Field(description="geometry model: a name, a folder, or a repository")
+    num_frames: PositiveInt = Field(description="frames of a clip, a multiple of the temporal stride plus 1")
+    height: PositiveInt = Field(description="pixels")
+    width: PositiveInt = Field(description="pixels")
+    real_videos: str = Field(description="real clips: a folder of videos, or `world`")
+    batch_size: PositiveInt = Field(8, description="clips at once")
+    fit_clips: PositiveInt = Field(192, description="real clips that the regressions are fitted on")
+    held_out_clips: PositiveInt = Field(64, description="other clips of each kind that quality is measured on")
+    downstream_clips: NonNegativeInt = Field(
+        32, description="held-out clips on which the untrained stitched models are run; 0 skips that"
+    )
+
+
+class FindLayerSettings(StitchSettings):
+    """Ranks the layers at which the geometry model can be entered from video latents."""
+
+    candidates: tuple[str, ...] = Field((), description="stitch points to compare; all of them if empty")
+
+
+class DistillationWeights(Settings):
+    """Weights of the terms of the distillation loss; 0 leaves a term out."""
+
+    depth: NonNegativeFloat = 1.0
+    points: NonNegativeFloat = 1.0
+    rotation: NonNegativeFloat = 1.0
+    translation: NonNegativeFloat = 1.0
+    intrinsics: NonNegativeFloat = 1.0
+    scene_flow: NonNegativeFloat = 1.0
+    confidence: NonNegativeFloat = 0.1
+
+
+class LGMSettings(StitchSettings):
+    """Stitches a geometry model onto a video model's latents and distils it against the uncut model."""
+
+    stitch_point: str = Field(
+        "auto", description="where the geometry model is entered; `auto` searches first"
+    )
+    real_clips: NonNegativeInt = Field(1024, description="real clips in the training data")
+    generated_clips: NonNegativeInt = Field(
+        1024, description="clips made by the video model in the training data"
+    )
+    prompts: str = Field(description="prompts of the generated clips: a .txt or .jsonl file, or `world`")
+    num_prompts: PositiveInt | None = Field(None, description="how many of the prompts to use; all if unset")
+    infer_steps: PositiveInt = Field(50, description="denoising steps of the generated clips")
+    cfg_scale: float = Field(ge=1, description="classifier-free guidance of the generated clips; 1 is none")
+
+    lr: PositiveFloat = Field(2e-4, description="peak learning rate of AdamW for all but the connector")
+    connector_lr_scale: PositiveFloat = Field(
+        1 / 30, description="the connector's share of the learning rate: it starts from a regression"
+    )
+    weight_decay: NonNegativeFloat = 0.0
+    epochs: PositiveInt = 20
+    warmup_steps: NonNegativeInt = Field(100, description="steps of linear warm-up before the cosine decay")
+    grad_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+    trainable: Literal["lora", "full"] = Field("lora", description="what of the geometry model is trained")
+    lora_rank: PositiveInt = 64
+    lora_alpha: PositiveFloat = 32.0
+    loss: DistillationWeights = DistillationWeights()
+    rewards: RewardSettings = RewardSettings()
+    """Of which the agreement with the teacher's is measured."""
+    evaluate_every: PositiveInt = Field(500, description="optimizer steps between measurements of quality")
+    checkpoint_every: PositiveInt = Field(200, description="optimizer steps between checkpoints")
+    keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints to keep")

@@ -1,0 +1,118 @@
+"""Settings of the commands that train a family of base models on the procedural world."""
+
+from pathlib import Path
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from vggrpo.config.base import RunSettings, Settings
+
+
+class LoopSettings(Settings):
+    """What every supervised training has: length, optimizer, and when to log, evaluate and save."""
+
+    steps: PositiveInt = Field(description="optimizer steps in all")
+    batch_size: PositiveInt = Field(description="clips an optimizer step")
+    lr: PositiveFloat = Field(description="peak learning rate of AdamW")
+    weight_decay: NonNegativeFloat = 0.0
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    warmup_steps: PositiveInt = Field(100, description="steps of linear warm-up before the cosine decay")
+    grad_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 keeps none"
+    )
+    log_every: PositiveInt = 10
+    evaluate_every: PositiveInt = 500
+    checkpoint_every: PositiveInt = 500
+    keep_checkpoints: PositiveInt = 2
+
+
+class ClipSettings(Settings):
+    """The raster of the world's clips."""
+
+    num_frames: PositiveInt = 17
+    height: PositiveInt = 48
+    width: PositiveInt = 64
+
+
+class PretrainSettings(RunSettings):
+    """What the three base-model trainings share."""
+
+    clips: ClipSettings = ClipSettings()
+    loop: LoopSettings
+
+
+class VAEArchitecture(Settings):
+    """Arguments of diffusers' AutoencoderKLWan."""
+
+    base_dim: PositiveInt = 16
+    dim_mult: tuple[PositiveInt, ...] = (1, 2, 4)
+    num_res_blocks: PositiveInt = 1
+    z_dim: PositiveInt = 16
+    temporal_downsample: tuple[bool, ...] = (True, True)
+
+
+class VAESettings(PretrainSettings):
+    """`vggrpo world train-vae`."""
+
+    architecture: VAEArchitecture = VAEArchitecture()
+    num_clips: PositiveInt = Field(1024, description="training clips, rendered once")
+    crop_frames: PositiveInt = Field(9, description="frames of a training crop")
+    crop_size: PositiveInt = Field(32, description="side of a training crop in pixels")
+    full_share: float = Field(
+        0.2, ge=0, le=1, description="share of the steps, the last ones, on whole clips"
+    )
+    full_batch_size: PositiveInt = Field(4, description="whole clips an optimizer step")
+    muon_lr: PositiveFloat = Field(0.02, description="peak learning rate of Muon on the convolutions")
+    kl_weight: NonNegativeFloat = 1e-6
+    gradient_weight: NonNegativeFloat = Field(0.5, description="weight of the L1 error of image gradients")
+
+
+class GeometryArchitecture(Settings):
+    """Dimensions of an Any4D network."""
+
+    patch_size: PositiveInt = 8
+    encoder_dim: PositiveInt = 128
+    encoder_depth: PositiveInt = 4
+    encoder_heads: PositiveInt = 4
+    position_grid: PositiveInt = Field(8, description="side of the encoder's square table of positions")
+    multi_view_dim: PositiveInt = 128
+    multi_view_depth: PositiveInt = 8
+    multi_view_heads: PositiveInt = 4
+    multi_view_hooks: tuple[PositiveInt, PositiveInt] = (3, 5)
+    dpt_features: PositiveInt = 32
+    dpt_layer_dims: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (16, 32, 48, 64)
+    scale_dim: PositiveInt = 64
+
+
+class GeometrySettings(PretrainSettings):
+    """`vggrpo world train-geometry`."""
+
+    architecture: GeometryArchitecture = GeometryArchitecture()
+    muon_lr: PositiveFloat = Field(0.02, description="peak learning rate of Muon on the matrices")
+    dense_every: PositiveInt = Field(3, description="the dense heads run in one of this many steps")
+    clip_window: PositiveInt = Field(1024, description="clips of the world among which a step draws")
+    fresh_clips: PositiveInt = Field(2, description="clips by which that window moves on each step")
+
+
+class TransformerArchitecture(Settings):
+    """Arguments of diffusers' WanTransformer3DModel, and of the small text encoder beside it."""
+
+    num_attention_heads: PositiveInt = 6
+    attention_head_dim: PositiveInt = 32
+    num_layers: PositiveInt = 6
+    ffn_dim: PositiveInt = 576
+    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 2, 2)
+    text_dim: PositiveInt = 64
+    text_layers: PositiveInt = 2
+    text_length: PositiveInt = 32
+
+
+class VideoSettings(PretrainSettings):
+    """`vggrpo world train-video`."""
+
+    architecture: TransformerArchitecture = TransformerArchitecture()
+    vae: Path = Field(description="folder of a trained autoencoder (`vggrpo world train-vae`)")
+    num_clips: PositiveInt = Field(4096, description="training clips, rendered and encoded once")
+    flow_shift: PositiveFloat = Field(3.0, description="shift of the sigma grid, in training and sampling")
+    caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions replaced by the empty one")

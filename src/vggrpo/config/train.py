@@ -1,0 +1,110 @@
+"""Settings of `vggrpo train`: the policy's post-training."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import tyro
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from vggrpo.config.base import RunSettings
+from vggrpo.config.rewards import RewardSettings, RewardWeights
+
+
+class TrainSettings(RunSettings):
+    """Post-trains a video model with rewards from a latent geometry model."""
+
+    base_model: str = Field(
+        description="video model: a name, a diffusers WanPipeline folder, or a repository"
+    )
+    geometry_model: str = Field(
+        description="geometry model that checks decoded videos independently of the reward"
+    )
+    lgm_path: Path = Field(description="folder of the latent geometry model (`vggrpo train-lgm`)")
+
+    prompts: str = Field(description="training prompts: a .txt or .jsonl file, or `world`")
+    evaluation_prompts: str = Field(description="held-out prompts: a .txt or .jsonl file, or `world`")
+    negative_prompt: str = Field("", description="prompt of the unconditional branch of the guidance")
+    num_prompts: PositiveInt | None = Field(
+        None, description="how many of the training prompts to use; all if unset"
+    )
+    num_evaluation_prompts: PositiveInt | None = Field(
+        None, description="how many held-out prompts; all if unset"
+    )
+
+    num_frames: PositiveInt = Field(description="frames of a video, a multiple of the temporal stride plus 1")
+    height: PositiveInt = Field(description="pixels")
+    width: PositiveInt = Field(description="pixels")
+    cfg_scale: float = Field(
+        ge=1, description="classifier-free guidance in rollouts and evaluation; 1 is none"
+    )
+
+    lora_rank: PositiveInt = 32
+    lora_alpha: PositiveFloat = 64.0
+    lora_targets: Literal["attention", "attention+ffn"] = "attention"
+    lr: PositiveFloat = Field(1e-4, description="learning rate of AdamW, constant after the warm-up")
+    warmup_steps: NonNegativeInt = Field(0, description="optimizer steps of linear warm-up")
+    weight_decay: NonNegativeFloat = 1e-4
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    grad_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+
+    group_size: int = Field(64, ge=2, description="rollouts of one prompt that are compared with each other")
+    prompts_per_rollout: PositiveInt = Field(1, description="groups an iteration")
+    iterations: PositiveInt = Field(100, description="rollout-and-update rounds in all")
+    updates_per_rollout: PositiveInt = Field(
+        4,
+        description="optimizer steps on the minibatches of one rollout set; from the second on clipping acts",
+    )
+    rollout_batch: PositiveInt = Field(8, description="samples denoised at once")
+    update_batch: PositiveInt = Field(8, description="transitions in one backward pass")
+
+    train_steps: int = Field(10, ge=2, description="denoising steps of a rollout")
+    infer_steps: PositiveInt = Field(50, description="denoising steps in evaluation")
+    transition: Literal["flow_sde", "dance_sde", "cps"] = Field(
+        "flow_sde", description="kind of stochastic step"
+    )
+    noise_scale: PositiveFloat = Field(0.7, description="the paper's a")
+    sde_window_start: NonNegativeInt = Field(0, description="first stochastic and trained step")
+    sde_window_length: PositiveInt | Literal["all"] = Field(
+        "all", description="number of stochastic and trained steps; `all` is every one but the last"
+    )
+    shared_noise: bool = Field(False, description="start all members of a group from one noise")
+
+    clip_eps: PositiveFloat = Field(1e-3, description="the ratio is clipped to [1 - clip_eps, 1 + clip_eps]")
+    kl_coef: Annotated[
+        NonNegativeFloat,
+        tyro.conf.arg(aliases=["--kl-beta"]),
+        Field(description="weight of the KL to the base model"),
+    ] = 0.004
+    advantage_clip: PositiveFloat = Field(5.0, description="advantages are clipped to +- this")
+    reward_weights: RewardWeights = RewardWeights()
+    rewards: RewardSettings = RewardSettings()
+
+    evaluation_noises: int = Field(2, ge=2, description="samples of each held-out prompt")
+    eval_every: PositiveInt = Field(10, description="iterations between evaluations on the held-out prompts")
+    checkpoint_every: PositiveInt = Field(10, description="iterations between checkpoints")
+    keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints to keep")
+
+    @property
+    def sde_window(self) -> range:
+        """The stochastic and trained steps of a rollout; the last step, to sigma 0, is never one."""
+        length = self.sde_window_length
+        stop = self.train_steps - 1 if length == "all" else self.sde_window_start + length
+        return range(self.sde_window_start, stop)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.sde_window or self.sde_window.stop > self.train_steps - 1:
+            raise ValueError(
+                f"the stochastic window is steps [{self.sde_window.start}, {self.sde_window.stop}), but of "
+                f"{self.train_steps} train_steps only [0, {self.train_steps - 1}) can be stochastic; "
+                "change sde_window_start, sde_window_length or train_steps"
+            )
+        if self.group_size % self.updates_per_rollout:
+            raise ValueError(
+                f"updates_per_rollout is {self.updates_per_rollout}, but a group of {self.group_size} "
+                "(group_size) cannot be split into that many equal minibatches"
+            )
+        if self.reward_weights.camera_motion == self.reward_weights.reprojection == 0:
+            raise ValueError("reward_weights are all 0, so there is nothing to train for")
+        return self

@@ -1,0 +1,137 @@
+"""Prompts from text and JSON Lines files."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vggrpo.config.errors import ConfigError
+
+PROMPT_SUFFIXES = (".txt", ".jsonl")
+FIELDS = ("id", "prompt", "kind")
+ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt with a name of its own."""
+
+    id: str
+    """Names random streams and files, so letters, digits, dot, dash and underscore only."""
+    text: str
+    kind: str = ""
+    """The sort of scene ("static", "dynamic", ...) by which results are grouped; "" if unknown."""
+
+    @classmethod
+    def from_text(cls, text: str, kind: str = "") -> "Prompt":
+        """A prompt whose id is made from its text, whatever its place in a file."""
+        words = re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-")
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return cls(f"{words}-{digest}" if words else digest, text, kind)
+
+
+def load_prompts(path: Path | str) -> list[Prompt]:
+    """The prompts of a file, in its order.
+
+    A .txt file has one prompt a line; empty lines do not count. A .jsonl file has one object a line with
+    "prompt" and, where wanted, "id" (made from the text otherwise) and "kind".
+
+    Raises:
+        ConfigError: if the file is missing, empty, not UTF-8 or of another kind, or lines are wrong: names
+            every wrong line, among them repeated prompts and ids.
+    """
+    path = Path(path)
+    if path.suffix not in PROMPT_SUFFIXES:
+        raise ConfigError(
+            f"{path} is no prompt file: expected .txt (a prompt a line) or .jsonl "
+            f"(an object a line with {', '.join(FIELDS)})"
+        )
+    if not path.is_file():
+        raise ConfigError(f"there is no prompt file {path}")
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    problems: list[str] = []
+    prompts: list[Prompt] = []
+    places: dict[tuple[str, str], int] = {}
+    for number, line in _filled(lines):
+        try:
+            prompt = _from_json(line) if path.suffix == ".jsonl" else Prompt.from_text(line.strip())
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {error}")
+            continue
+        for what, value in (("prompt", _normalised(prompt.text)), ("id", prompt.id)):
+            first = places.setdefault((what, value), number)
+            if first != number:
+                problems.append(f"{path}:{number}: the {what} {value!r} is that of line {first} again")
+                break
+        prompts.append(prompt)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if not prompts:
+        raise ConfigError(f"{path} holds no prompts")
+    return prompts
+
+
+def read_prompts(values: Sequence[str]) -> list[Prompt]:
+    """Prompts as a command line gives them: texts, or a single .txt or .jsonl file.
+
+    Raises:
+        ConfigError: as `load_prompts`; or if there is no prompt, one is empty, or one comes twice.
+    """
+    if len(values) == 1 and values[0].endswith(PROMPT_SUFFIXES):
+        return load_prompts(values[0])
+    if not values:
+        raise ConfigError("no prompts were given: give texts, or a .txt or .jsonl file")
+    seen: dict[str, int] = {}
+    for position, text in enumerate(values, start=1):
+        if not text.strip():
+            raise ConfigError(f"prompt {position} is empty")
+        first = seen.setdefault(_normalised(text), position)
+        if first != position:
+            raise ConfigError(f"prompt {position} is prompt {first} again: {text!r}")
+    return [Prompt.from_text(text.strip()) for text in values]
+
+
+def _filled(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _normalised(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _from_json(line: str) -> Prompt:
+    """The prompt of a line.
+
+    Raises:
+        ValueError: saying what is wrong with the line.
+    """
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected an object with {', '.join(FIELDS)}, got {line.strip()[:40]}")
+    unknown = [name for name in entry if name not in FIELDS]
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r}; known are {', '.join(FIELDS)}")
+    text, kind = entry.get("prompt"), entry.get("kind", "")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"prompt is {text!r}, expected a text that is not empty")
+    if not isinstance(kind, str):
+        raise ValueError(f"kind is {kind!r}, expected a text")
+    if "id" not in entry:
+        return Prompt.from_text(text.strip(), kind)
+    prompt_id = entry["id"]
+    if isinstance(prompt_id, int) and not isinstance(prompt_id, bool):
+        prompt_id = str(prompt_id)
+    if not isinstance(prompt_id, str) or not ID_PATTERN.fullmatch(prompt_id):
+        raise ValueError(
+            f"id is {prompt_id!r}, expected at most 100 letters, digits, dots, dashes and underscores, "
+            "a letter or digit first"
+        )
+    return Prompt(prompt_id, text.strip(), kind)

@@ -1,0 +1,130 @@
+"""Files and folders that exist either completely or not at all.
+
+Everything is written to a temporary sibling, flushed to the disk and renamed, so that an interruption,
+a crash or a full disk leaves what was there before.
+"""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vggrpo.config.errors import DiskFullError
+
+TEMPORARY_MARK = ".partial-"
+"""Part of the name of every temporary sibling; such a leftover of a killed process can be deleted."""
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yields a temporary path with the suffix of `path`; what is written there becomes `path` on success.
+
+    Missing parent folders are made. On any error, interruption included, the temporary file is removed.
+
+    Raises:
+        DiskFullError: if the space runs out.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}{TEMPORARY_MARK}{secrets.token_hex(4)}{path.suffix}")
+    # Inside an `atomic_folder` everything is flushed once, at its end.
+    durable = not any(TEMPORARY_MARK in part for part in path.parent.parts)
+    try:
+        with naming_full_disk(path):
+            yield temporary
+            if durable:
+                _flush(temporary)
+            os.replace(temporary, path)
+            if durable:
+                _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
+    """Yields an empty temporary folder beside `path`, which becomes `path` when the block succeeds.
+
+    On any error, interruption included, the temporary folder is removed and an older folder at `path` stays.
+
+    Args:
+        path: the folder to make; missing parents are made.
+        replace: whether an existing folder may be replaced.
+
+    Raises:
+        FileExistsError: if `path` exists and `replace` is false.
+        DiskFullError: if the space runs out.
+    """
+    path = Path(path)
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists already; choose another folder or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{secrets.token_hex(4)}")
+    replaced = path.with_name(f".{path.name}{TEMPORARY_MARK}{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        with naming_full_disk(path):
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    _flush(Path(folder) / name)
+                _flush(Path(folder))
+            if path.exists():
+                os.replace(path, replaced)
+            os.replace(temporary, path)
+            _flush(path.parent)
+    finally:
+        if replaced.exists() and not path.exists():
+            os.replace(replaced, path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Writes `data` to `path` atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes `text` to `path` atomically, as UTF-8 with the newlines it has."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Writes `value` to `path` atomically as indented JSON; NaN and infinities are refused.
+
+    Raises:
+        TypeError, ValueError: if JSON cannot hold the value.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def naming_full_disk(path: Path | str) -> Iterator[None]:
+    """Turns the system's "no space" error into a `DiskFullError` that names `path` and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = DiskFullError(
+            f"no space is left to write {path}; what was there before is unchanged. "
+            "Free some space (or choose another output folder) and run the command again"
+        )
+        full.errno = error.errno
+        raise full from error
+
+
+def _flush(path: Path) -> None:
+    """Forces a file's content, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,67 @@
+"""Metrics of a run as JSON lines, append-only, readable by any tool while the run goes on."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vggrpo.config.errors import CorruptFileError
+from vggrpo.io.atomic import naming_full_disk, write_text
+
+
+def append_record(path: Path | str, step: int, metrics: Mapping[str, float | int | None]) -> None:
+    """Appends {"step": step, **metrics} as one line; numbers that are not finite become null.
+
+    Raises:
+        ValueError: if a metric is called "step".
+        DiskFullError: if the space runs out; the file keeps its complete lines.
+    """
+    if "step" in metrics:
+        raise ValueError('a metric is called "step", which is the name of the record\'s own counter')
+    values = {name: _json_number(value) for name, value in metrics.items()}
+    line = json.dumps({"step": step, **values}, ensure_ascii=False, allow_nan=False) + "\n"
+    with naming_full_disk(path), open(path, "ab", buffering=0) as file:
+        end = os.fstat(file.fileno()).st_size
+        rest = memoryview(line.encode())
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def read_records(path: Path | str) -> list[dict[str, Any]]:
+    """All records, none if there is no file; an incomplete last line of a killed process is ignored.
+
+    Raises:
+        CorruptFileError: if another line is no JSON record.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    records = []
+    lines = path.read_text("utf-8").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            record = json.loads(line)
+            records.append({"step": int(record.pop("step")), **record})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptFileError(
+                f"line {number} of {path} is not a metrics record: {line[:60]!r}"
+            ) from error
+    return records
+
+
+def truncate_records(path: Path | str, step: int) -> None:
+    """Drops the records whose step is greater than `step`, and an incomplete last line."""
+    if not Path(path).exists():
+        return
+    kept = [record for record in read_records(path) if record["step"] <= step]
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+
+def _json_number(value: float | int | None) -> float | int | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

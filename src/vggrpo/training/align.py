@@ -1,0 +1,158 @@
+"""`vggrpo train`: opens what a run needs, trains, and evaluates on held-out prompts along the way."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vggrpo.backbones import VideoBackbone, load_geometry_backbone, load_video_backbone
+from vggrpo.config import TrainSettings
+from vggrpo.data import Prompt, TextEmbeddingCache
+from vggrpo.evaluation import (
+    EvaluationRecords,
+    HeldOutEvaluator,
+    HeldOutSettings,
+    KeyFrameTeacher,
+    SampledBlock,
+    summary,
+)
+from vggrpo.io import RunFolder, atomic_folder, progress, write_video
+from vggrpo.lgm import LatentGeometryModel
+from vggrpo.training.rewards import build_rewards
+from vggrpo.training.runtime import choose_device, prepare
+from vggrpo.training.sources import open_prompts
+from vggrpo.training.trainer import LORA_FOLDER, VGGRPOTrainer
+
+SAMPLE_FPS = 8
+
+
+class Evaluation:
+    """Evaluates the policy on the held-out prompts and keeps records and sample videos in the run folder."""
+
+    def __init__(self, settings: TrainSettings, run: RunFolder, evaluator: HeldOutEvaluator) -> None:
+        self.settings, self.run, self.evaluator = settings, run, evaluator
+
+    def records_file(self, iteration: int) -> Path:
+        """Where the records after `iteration` iterations are."""
+        return self.run.path / "evaluations" / f"step_{iteration:06d}.json"
+
+    def videos(self, iteration: int) -> Path:
+        """The folder of sample videos after `iteration` iterations."""
+        return self.run.samples / f"step_{iteration:06d}"
+
+    def run_at(self, iteration: int) -> EvaluationRecords:
+        """Measures what is not measured yet after `iteration` iterations."""
+        file = self.records_file(iteration)
+        done = EvaluationRecords.load(file) if file.exists() else None
+        if done is not None and len(done) == self.evaluator.num_samples:
+            return done
+
+        def keep(records: EvaluationRecords, block: SampledBlock) -> None:
+            self._write_videos(iteration, block)
+            records.save(file)
+
+        with progress(f"evaluate after {iteration} iterations", self.evaluator.num_samples, unit="sample") as bar:
+            records = self.evaluator.evaluate(
+                done, keep, lambda count, total: bar.advance(int(count) - bar.done)
+            )
+        means = {f"evaluation/{name}": interval.mean for name, interval in summary(records).items()}
+        self.run.log(iteration, means)
+        return records
+
+    def _write_videos(self, iteration: int, block: SampledBlock) -> None:
+        for (prompt_id, sample), frames in zip(block.keys, block.frames, strict=True):
+            path = self.videos(iteration) / f"{prompt_id}_{sample}.mp4"
+            write_video(path, (frames.clamp(0, 1) * 255).round().to(torch.uint8), SAMPLE_FPS)
+
+
+def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None = None) -> Path:
+    """Trains the policy of `settings` and writes its LoRA to `<output>/lora`, in diffusers' format.
+
+    Everything that can be wrong with prompts, sizes and models is checked before any work starts.
+
+    Raises:
+        ConfigError: for prompts or models that do not exist or do not fit.
+        ValueError: if the latent geometry model belongs to another autoencoder.
+    """
+    prepare(settings)
+    device = choose_device(settings.device)
+    training_prompts = open_prompts(settings.prompts, "train", settings.num_prompts)
+    held_out_prompts = open_prompts(
+        settings.evaluation_prompts, "validation", settings.num_evaluation_prompts
+    )
+    policy = load_video_backbone(settings.base_model, device=device, precision=settings.precision)
+    policy.latent_shape(settings.num_frames, settings.height, settings.width)
+    lgm = LatentGeometryModel.from_pretrained(settings.lgm_path).to(device)
+    lgm.check_latents(policy.latent_spec, settings.base_model)
+    geometry = load_geometry_backbone(settings.geometry_model).to(device)
+
+    run = RunFolder.start(settings.output, settings, resume=settings.resume)
+    rewards = build_rewards(settings.rewards)
+    texts = PromptTexts(settings, run, policy)
+    trainer = VGGRPOTrainer(
+        settings,
+        run,
+        policy,
+        lgm,
+        rewards,
+        training_prompts,
+        texts.embed(training_prompts),
+        texts.negative,
+    )
+    evaluator = HeldOutEvaluator(
+        policy,
+        lgm,
+        KeyFrameTeacher(geometry, policy.latent_spec),
+        rewards,
+        held_out_prompts,
+        held_out_settings(settings),
+        texts.embed(held_out_prompts),
+        texts.negative,
+    )
+    policy.release("text_encoder")
+    trainer.resume()
+    evaluation = Evaluation(settings, run, evaluator)
+    while True:
+        if trainer.iteration % settings.eval_every == 0 or trainer.iteration == settings.iterations:
+            evaluation.run_at(trainer.iteration)
+            policy.release("vae")
+            if on_evaluation is not None:
+                on_evaluation(trainer.iteration)
+        if trainer.iteration >= settings.iterations:
+            break
+        following = (trainer.iteration // settings.eval_every + 1) * settings.eval_every
+        trainer.train(until=min(following, settings.iterations))
+
+    with atomic_folder(run.path / LORA_FOLDER, replace=True) as folder:
+        policy.save_lora(folder)
+    return run.path / LORA_FOLDER
+
+
+class PromptTexts:
+    """Text embeddings of the run's prompts, encoded once and kept in the run folder."""
+
+    def __init__(self, settings: TrainSettings, run: RunFolder, policy: VideoBackbone) -> None:
+        self._cache = TextEmbeddingCache(run.path / "text", policy)
+        self._device = policy.device
+        guided = settings.cfg_scale != 1.0
+        self.negative = self._cache.embed([settings.negative_prompt])[0].to(self._device) if guided else None
+        """[L, D]; None where no guidance needs it."""
+
+    def embed(self, prompts: list[Prompt]) -> Tensor:
+        """[N, L, D]."""
+        return self._cache.embed([prompt.text for prompt in prompts]).to(self._device)
+
+
+def held_out_settings(settings: TrainSettings) -> HeldOutSettings:
+    """The sampling of held-out evaluation."""
+    return HeldOutSettings(
+        num_frames=settings.num_frames,
+        height=settings.height,
+        width=settings.width,
+        num_noises=settings.evaluation_noises,
+        num_steps=settings.infer_steps,
+        cfg_scale=settings.cfg_scale,
+        seed=settings.seed,
+        micro_batch=settings.rollout_batch,
+    )

@@ -1,0 +1,245 @@
+"""Makes a latent geometry model: search for the layer, regression for the connector, distillation for the rest."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vggrpo.backbones import GeometryBackbone, VideoBackbone, load_geometry_backbone, load_video_backbone
+from vggrpo.config import ConfigError, FindLayerSettings, LGMSettings, LoopSettings, StitchSettings
+from vggrpo.data import ClipCache
+from vggrpo.evaluation import spearman
+from vggrpo.geometry import SceneGeometry
+from vggrpo.io import RunFolder, make_generator, write_json
+from vggrpo.lgm import (
+    LatentGeometryModel,
+    LayerSearch,
+    agreement,
+    distillation_loss,
+    find_layer,
+    plot_layer_search,
+)
+from vggrpo.rewards import SceneReward
+from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene
+from vggrpo.training.loop import run_job
+from vggrpo.training.optim import parameter_group
+from vggrpo.training.rewards import build_rewards
+from vggrpo.training.runtime import autocast, choose_device, prepare
+
+LAYER_SEARCH = "layer_search"
+QUALITY_FILE = "quality.json"
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class Stitch:
+    """The two models to join, and the maker of the clips that show how."""
+
+    video: VideoBackbone
+    geometry: GeometryBackbone
+    clips: ClipMaker
+
+
+def open_stitch(settings: StitchSettings, run: RunFolder) -> Stitch:
+    """Loads the models and checks the clips' size against both."""
+    device = choose_device(settings.device)
+    video = load_video_backbone(settings.base_model, device=device, precision=settings.precision)
+    video.latent_shape(settings.num_frames, settings.height, settings.width)
+    geometry = load_geometry_backbone(settings.geometry_model).to(device)
+    return Stitch(video, geometry, ClipMaker(video, geometry, settings, run.path / "clips"))
+
+
+def search_layer(settings: FindLayerSettings) -> tuple[LayerSearch, Path]:
+    """`vggrpo find-layer`: ranks the stitch points; writes table, plot and JSON into the run folder."""
+    prepare(settings)
+    run = RunFolder.start(settings.output, settings, resume=settings.resume)
+    stitch = open_stitch(settings, run)
+    clips = stitch.clips.real(settings.fit_clips + settings.held_out_clips)
+    search = _search(stitch.geometry, clips, len(clips), settings, settings.candidates)
+    write_layer_search(search, run.path)
+    return search, run.path
+
+
+def _search(
+    geometry: GeometryBackbone,
+    clips: ClipCache,
+    count: int,
+    settings: FindLayerSettings | LGMSettings,
+    candidates: Sequence[str],
+) -> LayerSearch:
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, count, settings.batch_size):
+            batch = clips.batch(range(start, min(start + settings.batch_size, count)))
+            yield batch["latents"], clip_frames(batch)
+
+    return find_layer(
+        geometry,
+        batches(),
+        candidates,
+        held_out_share=settings.held_out_clips / (settings.held_out_clips + settings.fit_clips),
+        downstream_clips=settings.downstream_clips,
+    )
+
+
+def write_layer_search(search: LayerSearch, folder: Path) -> None:
+    """layer_search.json and layer_search.png."""
+    write_json(folder / f"{LAYER_SEARCH}.json", search.as_dict())
+    plot_layer_search(search, folder / f"{LAYER_SEARCH}.png")
+
+
+class DistillationJob:
+    """Latents in; the loss is the distance to what the uncut model sees in the same clips' frames."""
+
+    name = "train LGM"
+
+    def __init__(self, settings: LGMSettings, model: LatentGeometryModel, clips: Sequence[ClipCache]) -> None:
+        self.settings, self.model, self.caches = settings, model, clips
+        self.device = next(model.parameters()).device
+        self.rewards = build_rewards(settings.rewards)
+        self.held_out = [range(settings.held_out_clips) for _ in clips]
+        self.training = [
+            (kind, index)
+            for kind, cache in enumerate(clips)
+            for index in range(settings.held_out_clips, len(cache))
+        ]
+        self.loop = LoopSettings(
+            steps=max(1, len(self.training) * settings.epochs // settings.batch_size),
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            beta2=0.999,
+            warmup_steps=settings.warmup_steps,
+            grad_clip=settings.grad_clip,
+            evaluate_every=settings.evaluate_every,
+            checkpoint_every=settings.checkpoint_every,
+            keep_checkpoints=settings.keep_checkpoints,
+        )
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"model": self.model}
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        s = self.settings
+        groups = [
+            parameter_group(group["params"], group["lr"], s.weight_decay)
+            for group in self.model.parameter_groups(s.lr, s.lr * s.connector_lr_scale)
+        ]
+        return [torch.optim.AdamW(groups, betas=(self.loop.beta1, self.loop.beta2), fused=True)]
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        batch = self._batch([self.training[i] for i in self._indices(step)])
+        with autocast(self.settings.precision, self.device):
+            scene = self.model(batch["latents"])
+        loss, parts = distillation_loss(scene, teacher_scene(batch), self.settings.loss.model_dump())
+        return loss, {f"lgm/{name}": value.item() for name, value in parts.items()}
+
+    def _indices(self, step: int) -> list[int]:
+        """The step's places in an endless sequence of epochs, each a permutation of its own."""
+        size, count = self.settings.batch_size, len(self.training)
+        places = range(step * size, (step + 1) * size)
+        orders = {
+            epoch: torch.randperm(count, generator=make_generator(self.settings.seed, "lgm-epoch", epoch))
+            for epoch in {place // count for place in places}
+        }
+        return [int(orders[place // count][place % count]) for place in places]
+
+    def _batch(self, places: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        clips = [self.caches[kind][index] for kind, index in places]
+        return {name: torch.stack([clip[name] for clip in clips]).to(self.device) for name in clips[0]}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Agreement with the teacher on held-out clips, real and generated apart."""
+        figures: dict[str, float] = {}
+        for name, quality in self.quality().items():
+            figures |= {f"lgm/{name}/{metric}": value for metric, value in quality["agreement"].items()}
+            figures |= {f"lgm/{name}/spearman_{r}": value for r, value in quality["spearman"].items()}
+        return figures
+
+    @torch.no_grad()
+    def quality(self) -> dict[str, dict]:
+        """For "real" and "generated": agreement, rank correlation of the rewards, and the rewards themselves."""
+        return {
+            kind: scene_quality(*self._held_out_scenes(cache), self.rewards)
+            for kind, cache in zip(("real", "generated"), self.caches, strict=True)
+        }
+
+    def _held_out_scenes(self, cache: ClipCache) -> tuple[SceneGeometry, SceneGeometry]:
+        students, teachers = [], []
+        size = self.settings.batch_size
+        for start in range(0, self.settings.held_out_clips, size):
+            batch = cache.batch(range(start, min(start + size, self.settings.held_out_clips)))
+            students.append(self.model(batch["latents"].to(self.device)).to(device="cpu"))
+            teachers.append(teacher_scene(batch))
+        return SceneGeometry.concatenate(students), SceneGeometry.concatenate(teachers)
+
+
+def scene_quality(
+    student: SceneGeometry, teacher: SceneGeometry, rewards: Mapping[str, SceneReward]
+) -> dict[str, dict]:
+    """How well a student's scenes, and the rewards computed from them, agree with the teacher's on the same clips.
+
+    The rank correlation of a reward is None where it is constant or was valid for fewer than two clips.
+    """
+    correlations, values = {}, {}
+    for name, reward in rewards.items():
+        ours, theirs = reward(student), reward(teacher)
+        both = ours.valid & theirs.valid
+        pair = ours.value[both].double(), theirs.value[both].double()
+        correlation = spearman(pair[0].numpy(), pair[1].numpy()) if both.sum() > 1 else math.nan
+        correlations[name] = None if math.isnan(correlation) else correlation
+        values[name] = {"lgm": pair[0].tolist(), "teacher": pair[1].tolist()}
+    errors = {name: value.mean().item() for name, value in agreement(student, teacher).items()}
+    return {"agreement": errors, "spearman": correlations, "rewards": values}
+
+
+def train_lgm(settings: LGMSettings) -> Path:
+    """`vggrpo train-lgm`: writes the latent geometry model to `<output>/model` and its quality to `quality.json`.
+
+    Raises:
+        ConfigError: if there are no clips left to train on.
+    """
+    prepare(settings)
+    if settings.real_clips + settings.generated_clips == 0:
+        raise ConfigError("real_clips and generated_clips are both 0: there is nothing to train on")
+    run = RunFolder.start(settings.output, settings, resume=settings.resume)
+    stitch = open_stitch(settings, run)
+    real = stitch.clips.real(settings.held_out_clips + settings.real_clips)
+    generated = stitch.clips.generated(settings.held_out_clips + settings.generated_clips)
+
+    points = () if settings.stitch_point == "auto" else (settings.stitch_point,)
+    search = _search(
+        stitch.geometry, real, min(len(real), settings.fit_clips + settings.held_out_clips), settings, points
+    )
+    write_layer_search(search, run.path)
+    model = LatentGeometryModel(
+        stitch.geometry,
+        search.connector().to(stitch.video.device),
+        search.recommended,
+        stitch.video.latent_spec,
+        video_model=settings.base_model,
+        geometry_model=settings.geometry_model,
+    )
+    # From here on only latents and the teacher's geometry are needed, both of them on disk.
+    del stitch
+
+    if settings.trainable == "lora":
+        model.add_lora(settings.lora_rank, settings.lora_alpha, seed=settings.seed)
+    else:
+        model.train_all()
+    job = DistillationJob(settings, model, (real, generated))
+    untrained_file = run.path / "untrained_quality.json"
+    if not untrained_file.exists():
+        write_json(untrained_file, job.quality())
+    run_job(job, run, job.loop)
+    write_json(run.path / QUALITY_FILE, job.quality())
+    model.save_pretrained(run.path / MODEL_FOLDER, replace=True)
+    return run.path / MODEL_FOLDER
+
+
+def read_quality(folder: Path) -> dict[str, dict]:
+    """What `train_lgm` wrote to quality.json."""
+    return dict(json.loads((folder / QUALITY_FILE).read_text("utf-8")))

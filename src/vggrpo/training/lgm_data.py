@@ -1,0 +1,117 @@
+"""Clips to distil a latent geometry model on: latents, and the frames that the teacher sees.
+
+Both real videos (encoded) and videos made by the base model (decoded) are needed: without generated latents the model is
+blind to exactly the latents that it will have to judge.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vggrpo.backbones import GeometryBackbone, VideoBackbone
+from vggrpo.config import StitchSettings
+from vggrpo.data import ClipCache, TextEmbeddingCache
+from vggrpo.geometry import SceneGeometry
+from vggrpo.io import derive_seed
+from vggrpo.lgm import teacher_frames
+from vggrpo.rollout import sample_ode
+from vggrpo.training.sources import open_prompts, open_videos, video_batches
+
+TEACHER = "teacher/"
+"""Prefix of the teacher's geometry among a cached clip's tensors."""
+
+
+class ClipMaker:
+    """Makes cached clips: latents [C, T, H, W], view frames as bytes [T, H, W, 3], and the teacher's geometry."""
+
+    def __init__(
+        self, video: VideoBackbone, geometry: GeometryBackbone, settings: StitchSettings, cache: Path
+    ) -> None:
+        self.video, self.geometry, self.settings, self.cache = video, geometry, settings, cache
+        s = settings
+        self.latent_shape = video.latent_shape(s.num_frames, s.height, s.width)
+
+    def real(self, count: int) -> ClipCache:
+        """The first `count` real clips."""
+        s = self.settings
+        videos = open_videos(s.real_videos, count, s.num_frames, s.height, s.width)
+
+        def batches(start: int) -> Iterator[Mapping[str, Tensor]]:
+            for frames in video_batches(videos, start, s.batch_size):
+                frames = frames.to(self.video.device)
+                yield self._clips(self.video.encode_video(frames), frames)
+
+        key = {"kind": "real", "videos": s.real_videos}
+        return self._build("real", batches, count, key, "encode real clips")
+
+    def generated(self, count: int) -> ClipCache:
+        """`count` clips made by the base model, each from a prompt and a noise of its own."""
+        s = self.settings
+        prompts = open_prompts(s.prompts, "train", s.num_prompts)
+        embeddings = TextEmbeddingCache(self.cache / "text", self.video)
+        negative = embeddings.embed([""])[0].to(self.video.device) if s.cfg_scale != 1 else None
+        schedule = self.video.schedule(s.infer_steps)
+
+        def batches(start: int) -> Iterator[Mapping[str, Tensor]]:
+            for first in range(start, count, s.batch_size):
+                numbers = range(first, min(first + s.batch_size, count))
+                embeds = embeddings.embed([prompts[i % len(prompts)].text for i in numbers])
+                latents = sample_ode(
+                    self.video,
+                    embeds.to(self.video.device),
+                    schedule,
+                    seeds=[derive_seed(s.seed, "lgm-clip", i) for i in numbers],
+                    latent_shape=self.latent_shape,
+                    cfg_scale=s.cfg_scale,
+                    negative_prompt_embeds=negative,
+                )
+                yield self._clips(latents, self.video.decode_latents(latents))
+
+        key = {
+            "kind": "generated",
+            "prompts": s.prompts,
+            "num_prompts": s.num_prompts,
+            "steps": s.infer_steps,
+            "cfg_scale": s.cfg_scale,
+            "seed": s.seed,
+        }
+        return self._build("generated", batches, count, key, "generate clips")
+
+    def _clips(self, latents: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        views = teacher_frames(frames, self.video.latent_spec, self.geometry.patch_size)
+        with torch.no_grad():
+            scene = self.geometry(views)
+        teacher = {TEACHER + name: tensor.cpu() for name, tensor in scene.as_dict().items()}
+        as_bytes = (views.clamp(0, 1) * 255).round().to(torch.uint8)
+        return {"latents": latents.cpu(), "frames": as_bytes.cpu(), **teacher}
+
+    def _build(self, name: str, batches: object, count: int, key: dict, description: str) -> ClipCache:
+        s = self.settings
+        common = {
+            "video_model": self.video.identity(),
+            "latents": self.video.latent_spec.fingerprint,
+            "geometry_model": self.geometry_identity,
+            "clip": [s.num_frames, s.height, s.width],
+        }
+        return ClipCache.build(
+            self.cache / name,
+            batches,  # type: ignore[arg-type]
+            key=common | key,
+            num_clips=count,
+            shard_size=max(s.batch_size, 64),
+            description=description,
+        )
+
+
+def clip_frames(batch: Mapping[str, Tensor]) -> Tensor:
+    """The view frames of cached clips in [0, 1]."""
+    return batch["frames"].float() / 255
+
+
+def teacher_scene(batch: Mapping[str, Tensor]) -> SceneGeometry:
+    """The teacher's geometry of cached clips [B, ...]."""
+    return SceneGeometry.from_dict(
+        {name.removeprefix(TEACHER): value for name, value in batch.items() if name.startswith(TEACHER)}
+    )

@@ -1,0 +1,173 @@
+"""The loop around every supervised training: optimizer, schedule, checkpoints, resume, metrics, progress.
+
+What is trained is a `Job`. A job's loss at step n depends on n and the weights alone (data and noise are seeded by
+the step), so a run that was interrupted and resumed is the run that was not.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vggrpo.config import LoopSettings
+from vggrpo.io import RunFolder, load_tensors, progress, save_tensors
+from vggrpo.training.interrupt import deferred_stop
+from vggrpo.training.optim import (
+    gradient_norm,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    set_learning_rate,
+    warmup_cosine,
+)
+
+
+class Job(Protocol):
+    """A supervised training: its modules, its parameters and its loss."""
+
+    name: str
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The modules whose state is saved, by name."""
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Optimizers that share out the parameters, over groups made by `optim.parameter_group`."""
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The scalar loss at `step` and figures to log."""
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Figures on held-out data; called every `evaluate_every` steps and at the end."""
+
+
+class WeightAverage:
+    """Exponential moving average of some modules' parameters, warmed up so that early averages are not the start."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
+        self.decay = decay
+        self.modules = modules
+        self.tensors = {key: p.detach().clone() for key, p in self._parameters()}
+
+    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [(f"{m}.{n}", p) for m, module in self.modules.items() for n, p in module.named_parameters()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Moves the average towards the weights reached after `step` (zero-based)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, parameter in self._parameters():
+            self.tensors[key].lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges the average and the weights; call twice to return."""
+        for key, parameter in self._parameters():
+            current = parameter.detach().clone()
+            parameter.copy_(self.tensors[key])
+            self.tensors[key] = current
+
+
+def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
+    """Trains `job` to `settings.steps`, continuing from the run's newest valid checkpoint if there is one.
+
+    Raises:
+        FloatingPointError: if the loss or the gradient is not finite; nothing is updated with it.
+    """
+    optimizers = job.optimizers()
+    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    average = WeightAverage(job.modules(), settings.ema_decay) if settings.ema_decay else None
+
+    start = 0
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is not None:
+        start = checkpoint.step
+        _restore(checkpoint.path, job, optimizers, average)
+    run.truncate_metrics(start)
+
+    with progress(job.name, total=settings.steps, done=start) as bar, deferred_stop() as stop:
+        for step in range(start, settings.steps):
+            began = time.perf_counter()
+            for optimizer in optimizers:
+                set_learning_rate(optimizer, warmup_cosine(step, settings.steps, settings.warmup_steps))
+                optimizer.zero_grad(set_to_none=True)
+            loss, figures = job.loss(step)
+            loss.backward()
+            norm = gradient_norm(parameters)
+            require_finite(step, {"loss": loss, "gradient norm": norm})
+            torch.nn.utils.clip_grads_with_norm_(parameters, settings.grad_clip, norm)
+            for optimizer in optimizers:
+                optimizer.step()
+            if average is not None:
+                average.update(step)
+
+            done = step + 1
+            last = done == settings.steps
+            metrics = {"loss": loss.item(), "grad_norm": norm.item(), **figures}
+            metrics["time/step"] = time.perf_counter() - began
+            if last or done % settings.log_every == 0:
+                run.log(done, metrics)
+            bar.advance(**metrics)
+            if last or done % settings.evaluate_every == 0:
+                run.log(done, _evaluate(job, average, done))
+            if last or stop.requested or done % settings.checkpoint_every == 0:
+                _save(run, done, job, optimizers, average, settings.keep_checkpoints)
+            stop.check()
+    if average is not None:
+        average.swap()
+
+
+def require_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Stops a training before an update that would spread a NaN or an infinity.
+
+    Raises:
+        FloatingPointError: naming the tensor and the step.
+    """
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise FloatingPointError(
+                f"{name} is not finite at step {step}; the weights were not updated. "
+                "Lower the learning rate or resume from an earlier checkpoint"
+            )
+
+
+def _evaluate(job: Job, average: WeightAverage | None, step: int) -> dict[str, float]:
+    if average is not None:
+        average.swap()
+    try:
+        with torch.no_grad():
+            return job.evaluate(step)
+    finally:
+        if average is not None:
+            average.swap()
+
+
+def _save(
+    run: RunFolder,
+    step: int,
+    job: Job,
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: WeightAverage | None,
+    keep: int,
+) -> None:
+    def write(folder: Path) -> None:
+        for name, module in job.modules().items():
+            save_tensors(folder / f"{name}.safetensors", module.state_dict())
+        for index, optimizer in enumerate(optimizers):
+            save_tensors(folder / f"optimizer_{index}.safetensors", optimizer_tensors(optimizer))
+        if average is not None:
+            save_tensors(folder / "average.safetensors", average.tensors)
+
+    run.save_checkpoint(step, write, keep_last=keep)
+
+
+def _restore(
+    folder: Path, job: Job, optimizers: Sequence[torch.optim.Optimizer], average: WeightAverage | None
+) -> None:
+    for name, module in job.modules().items():
+        module.load_state_dict(load_tensors(folder / f"{name}.safetensors"))
+    for index, optimizer in enumerate(optimizers):
+        load_optimizer_tensors(optimizer, load_tensors(folder / f"optimizer_{index}.safetensors"))
+    if average is not None:
+        average.tensors = load_tensors(folder / "average.safetensors")

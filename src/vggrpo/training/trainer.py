@@ -1,0 +1,300 @@
+"""VGGRPO: the policy is aligned with geometry rewards that are read straight from its latents.
+
+One iteration is the method, in its order:
+
+    rollout      K stochastic denoising trajectories of each prompt, under the current policy
+    score        latents -> latent geometry model -> rewards, each [G, K]
+    advantages   z-scores within each prompt's group, averaged over the rewards
+    update       clipped policy gradient with a KL leash to the base model (the policy with its LoRA off)
+
+Neither the autoencoder nor the text encoder is in memory meanwhile. All randomness is a function of the run's seed and of
+counters, so a resumed run is the run that was never interrupted.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vggrpo.backbones import VideoBackbone
+from vggrpo.config import TrainSettings
+from vggrpo.data import Prompt
+from vggrpo.io import RunFolder, derive_seed, load_tensors, make_generator, progress, save_tensors
+from vggrpo.lgm import LatentGeometryModel
+from vggrpo.rewards import SceneReward
+from vggrpo.rollout import RolloutGroup, rescore, sample_group
+from vggrpo.training.advantages import group_advantages, group_statistics
+from vggrpo.training.interrupt import deferred_stop
+from vggrpo.training.loop import require_finite
+from vggrpo.training.losses import PolicyLoss, policy_loss
+from vggrpo.training.optim import (
+    gradient_norm,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    parameter_group,
+    set_learning_rate,
+)
+from vggrpo.training.runtime import autocast
+
+RATIO_TOLERANCE = 1e-6
+"""How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
+LORA_FOLDER = "lora"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The rewards of G groups of K samples."""
+
+    rewards: dict[str, Tensor]
+    """[G, K] each."""
+    valid: Tensor
+    """[G, K] bool: every reward of the sample could be computed."""
+
+
+class VGGRPOTrainer:
+    """Aligns a policy with the rewards of a latent geometry model.
+
+    Args:
+        settings: of the run.
+        run: its folder.
+        policy: the video model; gets its LoRA here.
+        lgm: frozen; its autoencoder must be the policy's.
+        rewards: by name, SceneGeometry to Reward.
+        prompts: to train on.
+        prompt_embeds: [N, L, D] of the prompts, on the policy's device.
+        negative_prompt_embeds: [L, D], needed where `cfg_scale` is not 1.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        run: RunFolder,
+        policy: VideoBackbone,
+        lgm: LatentGeometryModel,
+        rewards: Mapping[str, SceneReward],
+        prompts: Sequence[Prompt],
+        prompt_embeds: Tensor,
+        negative_prompt_embeds: Tensor | None = None,
+    ) -> None:
+        lgm.check_latents(policy.latent_spec, settings.base_model)
+        self.settings, self.run, self.policy, self.lgm = settings, run, policy, lgm
+        self.rewards, self.prompts = dict(rewards), list(prompts)
+        self.prompt_embeds, self.negative_prompt_embeds = prompt_embeds, negative_prompt_embeds
+        self.schedule = policy.schedule(settings.train_steps)
+        self.latent_shape = policy.latent_shape(settings.num_frames, settings.height, settings.width)
+        torch.manual_seed(derive_seed(settings.seed, "lora"))
+        policy.add_lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+        self.parameters = list(policy.trainable_parameters().values())
+        self.optimizer = torch.optim.AdamW(
+            [parameter_group(self.parameters, settings.lr, settings.weight_decay)],
+            betas=(settings.beta1, settings.beta2),
+        )
+        self.iteration = 0
+        """Iterations done."""
+
+    def resume(self) -> None:
+        """Continues from the run's newest valid checkpoint, if there is one."""
+        checkpoint = self.run.latest_checkpoint()
+        if checkpoint is not None:
+            parameters = self.policy.trainable_parameters()
+            saved = load_tensors(checkpoint.path / "policy.safetensors")
+            with torch.no_grad():
+                for name, parameter in parameters.items():
+                    parameter.copy_(saved[name])
+            load_optimizer_tensors(self.optimizer, load_tensors(checkpoint.path / "optimizer.safetensors"))
+            self.iteration = checkpoint.step
+        self.run.truncate_metrics(self.iteration)
+
+    def train(self, until: int) -> None:
+        """Runs iterations up to number `until`, with checkpoints; a stop request ends it at an iteration's boundary.
+
+        Raises:
+            KeyboardInterrupt: after a stop request, with everything saved.
+            FloatingPointError: if a loss or gradient is not finite; the policy is not updated with it.
+        """
+        settings = self.settings
+        with (
+            progress("align policy", settings.iterations, self.iteration, "iteration") as bar,
+            deferred_stop() as stop,
+        ):
+            while self.iteration < until:
+                metrics = self.step()
+                self.iteration += 1
+                self.run.log(self.iteration, metrics)
+                bar.advance(**{name: metrics[name] for name in self._shown(metrics)})
+                due = self.iteration % settings.checkpoint_every == 0
+                if due or stop.requested or self.iteration == settings.iterations:
+                    self.save_checkpoint()
+                stop.check()
+
+    def step(self) -> dict[str, float]:
+        """One iteration; returns its metrics."""
+        metrics: dict[str, float] = {}
+        with _timed(metrics, "rollout"):
+            groups = [self.rollout(prompt) for prompt in self.prompts_of_iteration()]
+        with _timed(metrics, "score"):
+            scores = self.score(groups)
+        advantages = group_advantages(
+            scores.rewards, self._weights(), scores.valid, self.settings.advantage_clip
+        )
+        with _timed(metrics, "update"):
+            metrics |= self.update(groups, advantages)
+        return group_statistics(scores.rewards, scores.valid) | metrics
+
+    def prompts_of_iteration(self) -> list[int]:
+        """Places of the iteration's prompts: the run walks through permutations of all of them."""
+        count, size = len(self.prompts), self.settings.prompts_per_rollout
+        places = range(self.iteration * size, (self.iteration + 1) * size)
+        orders = {
+            epoch: torch.randperm(count, generator=make_generator(self.settings.seed, "prompts", epoch))
+            for epoch in {place // count for place in places}
+        }
+        return [int(orders[place // count][place % count]) for place in places]
+
+    def rollout(self, place: int) -> RolloutGroup:
+        """K trajectories of one prompt."""
+        settings, prompt = self.settings, self.prompts[place]
+        stream = (settings.seed, "rollout", self.iteration, prompt.id)
+        return sample_group(
+            self.policy,
+            self.prompt_embeds[place],
+            self.schedule,
+            seeds=[derive_seed(*stream, k) for k in range(settings.group_size)],
+            latent_shape=self.latent_shape,
+            prompt_id=prompt.id,
+            transition=settings.transition,
+            noise_scale=settings.noise_scale,
+            window=(settings.sde_window.start, len(settings.sde_window)),
+            cfg_scale=settings.cfg_scale,
+            negative_prompt_embeds=self.negative_prompt_embeds,
+            shared_noise_seed=derive_seed(*stream) if settings.shared_noise else None,
+            micro_batch=settings.rollout_batch,
+            storage_device="cpu",
+        )
+
+    @torch.no_grad()
+    def score(self, groups: Sequence[RolloutGroup]) -> Scores:
+        """Every reward of every sample, through the latent geometry model."""
+        latents = torch.cat([group.latents for group in groups])
+        values: dict[str, list[Tensor]] = defaultdict(list)
+        valid: list[Tensor] = []
+        for batch in latents.split(self.settings.rollout_batch):
+            with autocast(self.settings.precision, batch.device):
+                scene = self.lgm(batch)
+            scored = {name: reward(scene) for name, reward in self.rewards.items()}
+            for name, reward in scored.items():
+                values[name].append(reward.value.cpu())
+            valid.append(torch.stack([reward.valid for reward in scored.values()]).all(dim=0).cpu())
+        shape = (len(groups), self.settings.group_size)
+        return Scores(
+            rewards={name: torch.cat(parts).view(shape) for name, parts in values.items()},
+            valid=torch.cat(valid).view(shape),
+        )
+
+    def update(self, groups: Sequence[RolloutGroup], advantages: Tensor) -> dict[str, float]:
+        """`updates_per_rollout` optimizer steps, each on its share of every group's members."""
+        share = self.settings.group_size // self.settings.updates_per_rollout
+        totals: dict[str, float] = defaultdict(float)
+        for number in range(self.settings.updates_per_rollout):
+            self.optimizer.zero_grad(set_to_none=True)
+            first = number * share
+            for weight, loss in self._backward(groups, advantages, range(first, first + share)):
+                if number == 0:
+                    self._check_on_policy(loss)
+                for name, value in loss.metrics().items():
+                    totals[name] += weight * value / self.settings.updates_per_rollout
+            norm = gradient_norm(self.parameters)
+            require_finite(self.iteration, {"policy gradient": norm})
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.grad_clip, norm)
+            warmup = self.settings.warmup_steps
+            done = self.iteration * self.settings.updates_per_rollout + number
+            set_learning_rate(self.optimizer, min(1.0, (done + 1) / warmup) if warmup else 1.0)
+            self.optimizer.step()
+            totals["policy/grad_norm"] += norm.item() / self.settings.updates_per_rollout
+        return dict(totals)
+
+    def _backward(
+        self, groups: Sequence[RolloutGroup], advantages: Tensor, members: range
+    ) -> Iterator[tuple[float, PolicyLoss]]:
+        """Adds the gradient of the mean loss over groups, members and steps, in small pieces.
+
+        Yields each piece's share of the mean with its loss, after its backward pass.
+        """
+        size = self.settings.update_batch
+        pieces = [slice(i, min(i + size, members.stop)) for i in range(members.start, members.stop, size)]
+        for group, group_advantages_ in zip(groups, advantages, strict=True):
+            for piece in pieces:
+                for step in range(group.num_steps):
+                    loss = self.step_loss(group, step, piece, group_advantages_[piece])
+                    require_finite(self.iteration, {f"policy loss of prompt {group.prompt_id}": loss.loss})
+                    weight = (piece.stop - piece.start) / (len(members) * len(groups) * group.num_steps)
+                    (weight * loss.loss).backward()
+                    yield weight, loss
+
+    def step_loss(
+        self, group: RolloutGroup, step: int, members: slice, advantages: Tensor
+    ) -> PolicyLoss:
+        """The clipped loss of one denoising step of some members [B]."""
+        current = rescore(self.policy, group, step, members)
+        kl = None
+        if self.settings.kl_coef:
+            with torch.no_grad(), self.policy.lora_disabled():
+                reference = rescore(self.policy, group, step, members)
+            kl = current.transition.kl(reference.transition)
+        return policy_loss(
+            current.log_prob,
+            group.old_log_probs[members, step],
+            advantages.to(current.log_prob.device),
+            self.settings.clip_eps,
+            kl,
+            self.settings.kl_coef,
+        )
+
+    def _check_on_policy(self, loss: PolicyLoss) -> None:
+        """Before the first update on a rollout the policy is the one that drew it; before all updates, the base.
+
+        Raises:
+            FloatingPointError: if the ratio is not 1, or the KL not 0.
+        """
+        deviation, kl = loss.ratio_deviation.item(), loss.kl.item()
+        if deviation > RATIO_TOLERANCE:
+            raise FloatingPointError(
+                f"before the first update on a rollout the ratio is off by {deviation:.2g} (at most {RATIO_TOLERANCE:.0e} "
+                "is rounding): the policy does not score its own samples as it drew them. Set update_batch to "
+                "rollout_batch, or use precision float32"
+            )
+        if self.iteration == 0 and kl > 0:
+            raise FloatingPointError(
+                f"before the first update the KL to the base model is {kl:.2g}, not 0: the LoRA does not start as zero"
+            )
+
+    def save_checkpoint(self) -> None:
+        """Writes policy and optimizer after `iteration` iterations, and the LoRA in diffusers' format."""
+
+        def write(folder: Path) -> None:
+            save_tensors(folder / "policy.safetensors", self.policy.trainable_parameters())
+            save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.optimizer))
+            self.policy.save_lora(folder / LORA_FOLDER)
+
+        self.run.save_checkpoint(self.iteration, write, keep_last=self.settings.keep_checkpoints)
+
+    def _weights(self) -> dict[str, float]:
+        weights = self.settings.reward_weights.model_dump()
+        return {name: weights[name] for name in self.rewards}
+
+    def _shown(self, metrics: Mapping[str, float]) -> list[str]:
+        rewards = [f"reward/{name}/mean" for name in self.rewards]
+        return [name for name in (*rewards, "policy/kl", "policy/clip_frac") if name in metrics]
+
+
+@contextmanager
+def _timed(metrics: dict[str, float], phase: str) -> Iterator[None]:
+    """Notes the seconds of a block as time/<phase>."""
+    began = time.perf_counter()
+    yield
+    metrics[f"time/{phase}"] = time.perf_counter() - began

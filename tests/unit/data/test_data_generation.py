@@ -1,0 +1,122 @@
+import json
+
+import pytest
+import torch
+
+from vggrpo.backbones.wan import WanBackbone
+from vggrpo.config import ConfigError
+from vggrpo.data import Prompt, SamplingSettings, make_videos, order_videos, unfinished
+from vggrpo.io import load_tensors, write_video
+from vggrpo.rollout import sample_ode
+
+SETTINGS = SamplingSettings(num_frames=5, height=16, width=24, fps=8.0, infer_steps=3, cfg_scale=2.0)
+PROMPTS = [Prompt.from_text("a red box"), Prompt("two", "a blue sphere", "static")]
+VERSIONS = {"torch": torch.__version__}
+
+
+@pytest.fixture
+def backbone(tiny_pipeline):
+    return WanBackbone(tiny_pipeline)
+
+
+def orders(backbone, folder, settings=SETTINGS, prompts=PROMPTS, seeds=(0, 7)):
+    return order_videos(prompts, seeds, folder, settings, backbone.identity())
+
+
+def test_videos_are_the_odes_samples(backbone, tmp_path):
+    todo = orders(backbone, tmp_path)
+    make_videos(backbone, todo, SETTINGS, VERSIONS, batch_size=3, save_latents=True)
+    assert backbone._text_encoder is None
+    expected = sample_ode(
+        backbone,
+        backbone.encode_prompts([order.prompt.text for order in todo]),
+        backbone.schedule(3),
+        seeds=[0, 7, 0, 7],
+        latent_shape=(4, 2, 4, 6),
+        cfg_scale=2.0,
+        negative_prompt_embeds=backbone.encode_prompts([""])[0],
+    )
+    assert [order.video.name for order in todo[2:]] == ["two_seed0.mp4", "two_seed7.mp4"]
+    for order, latents in zip(todo, expected, strict=True):
+        torch.testing.assert_close(load_tensors(order.latents)["latents"], latents, atol=1e-5, rtol=1e-5)
+        with torch.no_grad():
+            decoded = backbone.decode_latents(load_tensors(order.latents)["latents"][None])[0]
+        write_video(tmp_path / "again.mp4", (decoded * 255).round().to(torch.uint8), fps=8.0)
+        assert order.video.read_bytes() == (tmp_path / "again.mp4").read_bytes()
+
+
+def test_sidecar_says_all_that_is_needed(backbone, tmp_path):
+    todo = orders(backbone, tmp_path, prompts=PROMPTS[1:], seeds=[7])
+    make_videos(backbone, todo, SETTINGS, VERSIONS)
+    assert json.loads((tmp_path / "two_seed7.json").read_text()) == {
+        "prompt_id": "two",
+        "kind": "static",
+        "prompt": "a blue sphere",
+        "seed": 7,
+        "num_frames": 5,
+        "height": 16,
+        "width": 24,
+        "fps": 8.0,
+        "infer_steps": 3,
+        "cfg_scale": 2.0,
+        "negative_prompt": "",
+        "model": backbone.identity(),
+        "versions": VERSIONS,
+    }
+    assert not todo[0].latents.exists()
+
+
+def test_what_was_made_is_not_made_again(backbone, tmp_path):
+    todo = orders(backbone, tmp_path)
+    assert unfinished(todo) == todo
+    make_videos(backbone, todo[:3], SETTINGS, VERSIONS)
+    assert unfinished(todo) == todo[3:]
+    assert unfinished(todo[:3], save_latents=True) == todo[:3]
+
+
+def test_an_interrupted_video_is_made_again(backbone, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    todo = orders(backbone, tmp_path)[:1]
+    make_videos(backbone, todo, SETTINGS, VERSIONS)
+    with monkeypatch.context() as patched:
+        patched.setattr("vggrpo.data.generation.write_video", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_videos(backbone, todo, SETTINGS, VERSIONS)
+    assert unfinished(todo) == todo
+
+
+def test_files_made_otherwise_are_refused(backbone, tmp_path):
+    make_videos(backbone, orders(backbone, tmp_path)[:1], SETTINGS, VERSIONS)
+    other = SamplingSettings(**{**vars(SETTINGS), "cfg_scale": 1.0, "infer_steps": 4})
+    with pytest.raises(
+        ConfigError, match=r"seed0.mp4 exists and was made with another infer_steps, cfg_scale"
+    ):
+        unfinished(orders(backbone, tmp_path, other))
+    todo = orders(backbone, tmp_path)
+    todo[0].sidecar.write_text("{")
+    with pytest.raises(ConfigError, match=r"the .*_seed0.json beside it is damaged"):
+        unfinished(todo)
+    todo[0].sidecar.unlink()
+    with pytest.raises(ConfigError, match=r"has no .*_seed0.json beside it .* --overwrite"):
+        unfinished(todo)
+
+
+def test_another_model_makes_other_videos(backbone, tmp_path):
+    first = order_videos(PROMPTS, [0], tmp_path, SETTINGS, {**backbone.identity(), "lora": {"scale": 1.0}})
+    make_videos(backbone, first[:1], SETTINGS, VERSIONS)
+    with pytest.raises(ConfigError, match=r"was made with another model"):
+        unfinished(orders(backbone, tmp_path))
+
+
+def test_seeds_given_twice_are_refused(backbone, tmp_path):
+    with pytest.raises(ConfigError, match=r"seeds are 1, 2, 1; give each only once"):
+        orders(backbone, tmp_path, seeds=(1, 2, 1))
+
+
+def test_a_size_that_the_model_cannot_make_is_refused(backbone, tmp_path):
+    settings = SamplingSettings(**{**vars(SETTINGS), "height": 20})
+    with pytest.raises(ValueError, match=r"height is 20, but the denoiser needs a multiple of 8"):
+        make_videos(backbone, orders(backbone, tmp_path, settings), settings, VERSIONS)
+    assert backbone._text_encoder is None

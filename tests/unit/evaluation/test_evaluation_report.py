@@ -1,0 +1,302 @@
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import headless_chromium
+import numpy as np
+import pytest
+import yaml
+
+from vggrpo.evaluation import EvaluationRecords, compare
+from vggrpo.evaluation.report import (
+    SECTIONS,
+    Curve,
+    LayerSearchData,
+    ReportData,
+    VideoPair,
+    fidelity_figures,
+    render_report,
+    video_pair,
+    write_report,
+)
+from vggrpo.io import read_video
+
+MakeRecords = Callable[..., EvaluationRecords]
+
+needs_chromium = pytest.mark.skipif(headless_chromium.EXECUTABLE is None, reason="no Chromium is installed")
+
+
+class Tags(HTMLParser):
+    """Every start tag with its attributes, and whether end tags fit."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in {"meta", "input", "br", "hr", "img"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(report_data: ReportData) -> str:
+    return render_report(report_data)
+
+
+def test_page_is_well_formed_and_has_every_section(page: str) -> None:
+    tags = Tags(page)
+    assert tags.open == []
+    ids = [attributes["id"] for tag, attributes in tags.found if tag == "section"]
+    assert ids == [*SECTIONS, "settings"]
+    targets = {attributes["href"][1:] for tag, attributes in tags.found if tag == "a"}
+    assert targets == {*ids, "top"}
+
+
+def test_page_refers_to_nothing_outside_itself(page: str) -> None:
+    assert "http://" not in page
+    assert "https://" not in page
+    for tag, attributes in Tags(page).found:
+        assert tag not in {"link", "iframe", "object"}
+        source = attributes.get("src") or "data:"
+        assert source.startswith("data:")
+        if tag == "script":
+            assert "src" not in attributes
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_captions_settings_and_titles_are_escaped(page: str) -> None:
+    assert "<script>alert(1)" not in page
+    assert "a &lt;b&gt;red&lt;/b&gt; box &amp; &quot;two&quot; &lt;script&gt;" in page
+    assert "<h1>Test run &lt;1&gt;</h1>" in page
+    assert "&lt;tag&gt;" in page
+    assert "&lt;cpu&gt;" in page
+    assert "vggrpo demo --name &quot;a &amp; b&quot;" in page
+
+
+def test_settings_can_be_read_back(page: str, report_data: ReportData) -> None:
+    import html
+
+    (text,) = re.findall(r'<pre id="yaml">(.*?)</pre>', page, re.DOTALL)
+    assert yaml.safe_load(html.unescape(text)) == report_data.settings
+
+
+def test_embedded_videos_hold_the_clips_enlarged(page: str, report_data: ReportData, tmp_path: Path) -> None:
+    import base64
+
+    sources = [attributes["src"] for tag, attributes in Tags(page).found if tag == "video"]
+    assert len(sources) == 2 * len(report_data.videos)
+    (tmp_path / "clip.mp4").write_bytes(base64.b64decode(sources[1].removeprefix("data:video/mp4;base64,")))
+    frames, fps = read_video(tmp_path / "clip.mp4")
+    assert (frames.shape, fps) == ((17, 288, 384, 3), 8.0)
+    small = frames.reshape(17, 24, 12, 32, 12, 3).mean((2, 4))
+    assert np.abs(small - report_data.videos[0].after).mean() < 6
+
+
+def test_a_section_without_data_needs_a_reason_and_shows_it(report_data: ReportData) -> None:
+    without = dataclasses.replace(report_data, timing=None, videos=())
+    with pytest.raises(ValueError, match="no data for videos, timing"):
+        render_report(without)
+    reasons = {"timing": "not measured on <this> machine", "videos": "none kept"}
+    page = render_report(dataclasses.replace(without, left_out=reasons))
+    assert 'id="timing"' not in page
+    assert "not measured on &lt;this&gt; machine" in page
+    assert "Left out of this report" in page
+    with pytest.raises(ValueError, match="left_out names timings"):
+        render_report(dataclasses.replace(report_data, left_out={"timings": "?"}))
+
+
+def text_of(data: ReportData) -> str:
+    return " ".join(
+        Tags(render_report(dataclasses.replace(data, videos=(), left_out={"videos": "test"}))).text
+    )
+
+
+@pytest.mark.parametrize(
+    ("shifts", "headline"),
+    [
+        ({"teacher__motion": 0.1, "flow_jerk": -0.1}, "All 2 independent checks improved."),
+        ({"teacher__motion": -0.1, "flow_jerk": 0.1}, "All 2 independent checks got worse."),
+        ({}, "None of the independent checks changed clearly, in either direction."),
+        ({"teacher__motion": 0.1, "flow_jerk": 0.1}, "Of 2 independent checks, 1 improved and 1 got worse."),
+        ({"flow_jerk": -0.1}, "Of 2 independent checks, 1 improved and 1 showed no clear change."),
+    ],
+)
+def test_the_headline_follows_the_signs(
+    report_data: ReportData, make_records: MakeRecords, shifts: dict[str, float], headline: str
+) -> None:
+    rows = compare(make_records(), make_records(**shifts))
+    text = text_of(dataclasses.replace(report_data, comparisons=rows))
+    assert headline in text
+    assert ("improved" in text) == ("improved" in headline)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "warning"),
+    [
+        ({"lgm__motion": 0.1}, "shows no clear change: the policy may exploit"),
+        ({"lgm__motion": 0.1, "teacher__motion": -0.1}, "got worse: the policy may exploit"),
+        ({"flow_jerk": -0.1, "flow_magnitude": -0.5}, "part of the steadiness may come from moving less"),
+        ({"saturation": -0.1}, "The picture lost saturation"),
+    ],
+)
+def test_signs_of_reward_hacking_are_pointed_out(
+    report_data: ReportData, make_records: MakeRecords, shifts: dict[str, float], warning: str
+) -> None:
+    suspicious = compare(make_records(), make_records(**shifts))
+    assert warning in text_of(dataclasses.replace(report_data, comparisons=suspicious))
+    clean = compare(make_records(), make_records(lgm__motion=0.1, teacher__motion=0.1))
+    assert warning not in text_of(dataclasses.replace(report_data, comparisons=clean))
+
+
+def test_missing_measurements_are_counted_in_words(
+    report_data: ReportData, make_records: MakeRecords
+) -> None:
+    before = make_records()
+    before.columns["teacher/motion"][:3] = [float("nan")] * 3
+    text = text_of(dataclasses.replace(report_data, comparisons=compare(before, make_records())))
+    assert "Motion reward (teacher) on 3 of 24 pairs" in text
+
+
+def test_a_slower_latent_path_is_said_to_be_slower(report_data: ReportData) -> None:
+    timing = report_data.timing
+    assert timing is not None
+    assert "3.1 times faster" in text_of(report_data)
+    swapped = dataclasses.replace(timing, latent=timing.pixel, pixel=timing.latent)
+    assert "3.1 times slower" in text_of(dataclasses.replace(report_data, timing=swapped))
+
+
+def test_curves_come_from_the_records_of_a_run() -> None:
+    records = [{"step": 1, "a": 0.5, "b": 1.0}, {"step": 2, "b": None}, {"step": 3, "b": 2.0}]
+    curve = Curve.from_records(records, "b", "Panel", "b")
+    assert curve.steps == [1.0, 2.0, 3.0]
+    assert np.isnan(curve.values[1])
+    assert Curve.from_records(records, "a", "Panel", "a").steps == [1.0]
+    with pytest.raises(ValueError, match="no record has the metric 'c'"):
+        Curve.from_records(records, "c", "Panel", "c")
+
+
+def test_layer_search_is_taken_from_its_json() -> None:
+    row = {"held_out_error": 0.3, "downstream_error": 0.5, "rotation_deg": 9.0}
+    search = {"recommended": "E1", "num_fit_clips": 8, "num_held_out_clips": 2}
+    search["candidates"] = [row | {"point": "E0"}, row | {"point": "E1"}]
+    data = LayerSearchData.from_search(search)
+    assert (data.names, data.chosen) == (["E0", "E1"], "E1")
+    assert LayerSearchData.from_search(search, chosen="E0").chosen == "E0"
+
+
+def test_a_video_pair_carries_the_figures_of_its_sample(make_records: MakeRecords) -> None:
+    import torch
+
+    before, after = make_records(), make_records(flow_jerk=-0.1)
+    clip = torch.rand(5, 24, 32, 3, generator=torch.Generator().manual_seed(0))
+    pair = video_pair(before, after, ("p3", 1), clip, clip, ["flow_jerk"])
+    assert pair.prompt == "prompt 3"
+    assert pair.figures == [("Flow jerk", before.values("flow_jerk")[7], after.values("flow_jerk")[7], 3)]
+    assert np.abs(pair.before / 255 - clip.numpy()).max() <= 0.5 / 255 + 1e-6
+    with pytest.raises(ValueError, match=r"hold no sample \('p99', 0\)"):
+        video_pair(before, after, ("p99", 0), clip, clip)
+    with pytest.raises(ValueError, match="expected uint8"):
+        VideoPair("x", "static", clip.numpy(), clip.numpy())
+    with pytest.raises(ValueError, match="must be equal"):
+        VideoPair("x", "static", pair.before, pair.after[:3])
+
+
+def test_fidelity_rows_are_the_lgm_errors_of_the_records(make_records: MakeRecords) -> None:
+    records = make_records()
+    assert fidelity_figures(records) == []
+    records.columns["fidelity/rotation_deg"] = [3.0] * len(records)
+    (figure,) = fidelity_figures(records)
+    assert (figure.label, figure.value, figure.unit) == ("LGM rotation error", 3.0, "deg")
+
+
+@pytest.fixture(scope="module")
+def browser(page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[headless_chromium.Page]:
+    """The report in a browser, its videos loaded."""
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "report.html").write_text(page, "utf-8")
+    with headless_chromium.Page(folder / "profile") as browser:
+        browser.open(folder / "report.html")
+        browser.wait_for(f"{VIDEOS}.every(v => v.readyState >= 3)")
+        yield browser
+
+
+VIDEOS = "[...document.querySelectorAll('video')]"
+TIMES = f"{VIDEOS}.map(v => v.currentTime)"
+FRAME = 1 / 8
+
+
+def press_play(browser: headless_chromium.Page, playing: bool) -> None:
+    """Presses the button unless the videos play (or rest) already, and waits until all do."""
+    word = "Pause" if playing else "Play"
+    if word not in browser.evaluate("document.getElementById('play').textContent"):
+        browser.evaluate("document.getElementById('play').click()")
+    browser.wait_for(f"{VIDEOS}.every(v => v.paused != {str(playing).lower()} && !v.seeking)")
+    browser.wait_for(f"document.getElementById('play').textContent.includes('{word}')")
+
+
+@needs_chromium
+def test_the_browser_plays_all_videos_in_step_and_loads_nothing(browser: headless_chromium.Page) -> None:
+    assert browser.evaluate(f"{VIDEOS}.map(v => v.videoWidth)") == [384] * 4
+    press_play(browser, True)
+    samples = []
+    for _ in range(40):
+        samples.append(browser.evaluate(TIMES))
+        time.sleep(0.1)
+    times = np.array(samples)
+    assert (np.diff(times[:, 0]) < 0).any(), "the clips never started again"
+    assert np.median(np.ptp(times, axis=1)) < FRAME
+    assert [url for url in browser.requests if not url.startswith(("data:", "file:"))] == []
+    assert browser.console == []
+
+
+@needs_chromium
+def test_one_button_stops_all_videos_on_the_same_frame_and_starts_them_again(
+    browser: headless_chromium.Page,
+) -> None:
+    press_play(browser, True)
+    press_play(browser, False)
+    stopped = browser.evaluate(TIMES)
+    assert np.ptp(stopped) < 1e-3
+    time.sleep(0.3)
+    assert browser.evaluate(TIMES) == stopped
+    press_play(browser, True)
+    browser.wait_for(f"Math.abs({TIMES}[0] - {stopped[0]}) > {FRAME}")
+
+
+@needs_chromium
+def test_the_timeline_moves_all_videos_and_playheads_to_its_frame(browser: headless_chromium.Page) -> None:
+    browser.evaluate("document.getElementById('timeline').value = 12")
+    browser.evaluate("document.getElementById('timeline').dispatchEvent(new Event('input'))")
+    browser.wait_for(f"{VIDEOS}.every(v => v.paused && !v.seeking)")
+    browser.wait_for("document.getElementById('clock').textContent.startsWith('frame 13 of 17')")
+    np.testing.assert_allclose(browser.evaluate(TIMES), [12.5 * FRAME] * 4, atol=1e-3)
+    share = browser.evaluate(
+        "[...document.querySelectorAll('.playhead')].map(l => (l.getAttribute('x1') - l.dataset.from)"
+        " / (l.dataset.to - l.dataset.from))"
+    )
+    np.testing.assert_allclose(share, [12 / 16] * 2, atol=1e-6)
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1366, 400])
+def test_nothing_sticks_out_of_the_window(browser: headless_chromium.Page, width: int) -> None:
+    browser.resize(width, 800)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_report_is_written_whole(report_data: ReportData, page: str, tmp_path: Path) -> None:
+    assert write_report(report_data, tmp_path / "folder" / "report.html").read_text("utf-8") == page
