@@ -1,6 +1,7 @@
 """Settings of every command, recipe files, model names, and the errors that a person can act on. No torch."""
 
 from vggrpo.config.base import RunSettings, Settings
+from vggrpo.config.demo import DemoSettings
 from vggrpo.config.errors import ConfigError, CorruptFileError, DiskFullError, RunError, VggrpoError
 from vggrpo.config.generate import GenerateSettings
 from vggrpo.config.lgm import DistillationWeights, FindLayerSettings, LGMSettings, StitchSettings
@@ -20,12 +21,14 @@ from vggrpo.config.recipes import load_recipe, read_recipe, recipe_names, recipe
 from vggrpo.config.rewards import CameraMotionOptions, ReprojectionOptions, RewardSettings, RewardWeights
 from vggrpo.config.train import TrainSettings
 from vggrpo.config.validation import validate
+from vggrpo.config.world_evaluate import WorldEvaluateSettings
 
 __all__ = [
     "CameraMotionOptions",
     "ClipSettings",
     "ConfigError",
     "CorruptFileError",
+    "DemoSettings",
     "DiskFullError",
     "DistillationWeights",
     "FindLayerSettings",
@@ -49,6 +52,7 @@ __all__ = [
     "VAESettings",
     "VggrpoError",
     "VideoSettings",
+    "WorldEvaluateSettings",
     "canonical_name",
     "load_recipe",
     "model_names",

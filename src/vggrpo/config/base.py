@@ -32,5 +32,11 @@ class RunSettings(Settings):
     resume: bool = Field(False, description="continue the run in `output`")
     seed: NonNegativeInt = Field(0, description="seed of every random stream of the run")
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves PyTorch's choice")
-    device: str = Field("auto", description="where the models run; auto is CUDA if there is any, else the CPU")
+    device: str = Field(
+        "auto", description="where the models run; auto is CUDA if there is any, else the CPU"
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of the models")
+    weights: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="type of a video model's frozen weights in memory",
+    )

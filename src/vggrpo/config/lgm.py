@@ -1,5 +1,6 @@
 """Settings of `vggrpo find-layer` and `vggrpo train-lgm`: the latent geometry model."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -19,9 +20,15 @@ class StitchSettings(RunSettings):
     height: PositiveInt = Field(description="pixels")
     width: PositiveInt = Field(description="pixels")
     real_videos: str = Field(description="real clips: a folder of videos, or `world`")
+    clip_cache: Path | None = Field(
+        None,
+        description="folder that keeps the clips for other runs to share; the run's own `clips` if unset",
+    )
     batch_size: PositiveInt = Field(8, description="clips at once")
     fit_clips: PositiveInt = Field(192, description="real clips that the regressions are fitted on")
-    held_out_clips: PositiveInt = Field(64, description="other clips of each kind that quality is measured on")
+    held_out_clips: PositiveInt = Field(
+        64, description="other clips of each kind that quality is measured on"
+    )
     downstream_clips: NonNegativeInt = Field(
         32, description="held-out clips on which the untrained stitched models are run; 0 skips that"
     )

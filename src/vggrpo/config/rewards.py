@@ -1,4 +1,4 @@
-"""Options of the two geometry rewards. Their meaning stands with the rewards themselves (`vggrpo.rewards`)."""
+"""Options of the two geometry rewards, whose meaning stands with them in `vggrpo.rewards`."""
 
 from typing import Literal
 

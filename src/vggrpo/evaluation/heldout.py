@@ -13,7 +13,7 @@ from vggrpo.evaluation.diversity import clip_thumbnail, group_diversity
 from vggrpo.evaluation.optical_flow import dis_flow, flow_jerk, flow_magnitude
 from vggrpo.evaluation.pixels import pixel_statistics
 from vggrpo.evaluation.records import EvaluationRecords
-from vggrpo.geometry import SceneGeometry, angular_velocity, median_depth, path_length
+from vggrpo.geometry import SceneGeometry, angular_velocity, median_depth, path_length, valid_depth
 from vggrpo.io import derive_seed
 from vggrpo.lgm.quality import agreement
 from vggrpo.lgm.views import teacher_frames
@@ -218,13 +218,25 @@ class HeldOutEvaluator:
         flow = dis_flow(frames)
         metrics = {f"lgm/{name}": _value(reward(student)) for name, reward in self._rewards.items()}
         metrics |= {f"teacher/{name}": _value(reward(teacher)) for name, reward in self._rewards.items()}
-        errors = agreement(student, teacher)
-        metrics |= {f"fidelity/{name}": errors[name] for name in FIDELITY}
+        metrics |= geometry_errors(student, teacher)
         metrics |= camera_motion_amount(teacher)
         metrics["flow_jerk"] = flow_jerk(frames, flow=flow)
         metrics["flow_magnitude"] = flow_magnitude(frames, flow=flow)
         metrics |= pixel_statistics(frames)
         return frames, metrics
+
+
+def geometry_errors(student: SceneGeometry, teacher: SceneGeometry) -> dict[str, Tensor]:
+    """The LGM's errors against its teacher, [B] each; NaN for clips in which the teacher sees no surface."""
+    sighted = valid_depth(teacher.depth_z).flatten(1).any(1)
+    metrics = {
+        f"fidelity/{name}": teacher.depth_z.new_full((teacher.batch_size,), torch.nan) for name in FIDELITY
+    }
+    if bool(sighted.any()):
+        errors = agreement(student.take(sighted), teacher.take(sighted))
+        for name in FIDELITY:
+            metrics[f"fidelity/{name}"][sighted] = errors[name]
+    return metrics
 
 
 def camera_motion_amount(scene: SceneGeometry) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Video files, tensor files, run folders, atomic writes, manifests, progress and named random streams."""
 
-from vggrpo.io.atomic import atomic_file, atomic_folder, write_bytes, write_json, write_text
+from vggrpo.io.atomic import atomic_file, atomic_folder, read_json, write_bytes, write_json, write_text
 from vggrpo.io.manifest import file_sha256, verify_manifest, write_manifest
 from vggrpo.io.metrics import read_records
 from vggrpo.io.progress import ProgressBar, format_duration, progress
@@ -22,6 +22,7 @@ __all__ = [
     "load_tensors",
     "make_generator",
     "progress",
+    "read_json",
     "read_records",
     "read_video",
     "save_tensors",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vggrpo.config.errors import DiskFullError
+from vggrpo.config.errors import CorruptFileError, DiskFullError
 
 TEMPORARY_MARK = ".partial-"
 """Part of the name of every temporary sibling; such a leftover of a killed process can be deleted."""
@@ -103,6 +103,21 @@ def write_json(path: Path | str, value: Any) -> None:
         TypeError, ValueError: if JSON cannot hold the value.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CorruptFileError: if it is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise CorruptFileError(
+            f"{path} is not valid JSON ({error}); make it again or restore a copy"
+        ) from error
 
 
 @contextmanager

@@ -112,8 +112,8 @@ class LayerSearch:
 def find_layer(
     backbone: GeometryBackbone,
     batches: Iterable[Clips],
+    held_out_clips: int,
     candidates: Sequence[str] = (),
-    held_out_share: float = 0.25,
     downstream_clips: int | None = None,
     ridges: Sequence[float] = RIDGES,
     kernel_size: tuple[int, int, int] = KERNEL_SIZE,
@@ -129,8 +129,8 @@ def find_layer(
         backbone: the uncut geometry model; runs where its parameters are, under the caller's autocast.
         batches: latents [B, C, T, H, W] with the same clips' frames [B, T, h * patch, w * patch, 3] in
             [0, 1], one frame per latent frame (`teacher_frames` makes them from videos).
+        held_out_clips: how many clips at the beginning of the stream are not used in the fit.
         candidates: names of stitch points; all if empty.
-        held_out_share: share of the clips, spread evenly over the stream, that is not used in the fit.
         downstream_clips: how many of the held-out clips the untrained stitched models are run on; None is
             all, 0 leaves the downstream error out (the recommended point then has the least held-out
             error).
@@ -140,12 +140,12 @@ def find_layer(
     Raises:
         ValueError: if a candidate does not exist, the share leaves no clip on one side, or shapes disagree.
     """
-    if not 0 < held_out_share < 1:
-        raise ValueError(f"held_out_share is {held_out_share}; expected a share between 0 and 1")
+    if held_out_clips < 1:
+        raise ValueError(f"held_out_clips is {held_out_clips}; expected at least 1")
     chosen = {backbone.stitch_point(name) for name in candidates} or set(backbone.stitch_points)
     points = [point for point in backbone.stitch_points if point in chosen]
     data = _SearchData(points, RidgeStatistics(kernel_size, stride), RidgeStatistics(kernel_size, stride))
-    data.collect(backbone, batches, held_out_share, downstream_clips)
+    data.collect(backbone, batches, held_out_clips, downstream_clips)
     positions = {point.name: backbone.position_code(point.name, data.grid) for point in points}
     solutions = _best_solutions(data.fit, data.held_out, positions, ridges)
     specials = data.mean_special_tokens()
@@ -197,12 +197,6 @@ def recommend(results: Sequence[LayerResult]) -> str:
     return min(shortlist, key=error).point.name
 
 
-def is_held_out(clip: int, share: float) -> bool:
-    """Whether clip number `clip` of a stream is held out: every (1 / share)-th one, whatever the batch
-    size."""
-    return int((clip + 1) * share) > int(clip * share)
-
-
 class _SearchData:
     """What one pass over the clips leaves: the regression's sums of both sides and some held-out clips."""
 
@@ -225,7 +219,7 @@ class _SearchData:
         self,
         backbone: GeometryBackbone,
         batches: Iterable[Clips],
-        held_out_share: float,
+        held_out_clips: int,
         downstream_clips: int | None,
     ) -> None:
         """Streams the batches through the teacher."""
@@ -236,9 +230,7 @@ class _SearchData:
             latents, frames = latents.to(device), frames.to(device)
             tokens = backbone.tokens_at(frames, self.names)
             numbers = range(num_clips, num_clips + latents.shape[0])
-            held_out = torch.tensor(
-                [is_held_out(number, held_out_share) for number in numbers], device=device
-            )
+            held_out = torch.tensor([number < held_out_clips for number in numbers], device=device)
             num_clips += latents.shape[0]
             for statistics, chosen in ((self.fit, ~held_out), (self.held_out, held_out)):
                 if chosen.any():
@@ -254,8 +246,8 @@ class _SearchData:
         if not self.fit.num_clips or not self.held_out.num_clips:
             raise ValueError(
                 f"of {num_clips} clips {self.fit.num_clips} are to fit and {self.held_out.num_clips} held "
-                "out, but at least one of each is needed; give more clips or change held_out_share "
-                f"({held_out_share})"
+                "out, but at least one of each is needed; give more clips or change held_out_clips "
+                f"({held_out_clips})"
             )
 
     def mean_special_tokens(self) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vggrpo.backbones import VideoBackbone, load_geometry_backbone, load_video_backbone
+from vggrpo.backbones import VideoBackbone, load_geometry_backbone
 from vggrpo.config import TrainSettings
 from vggrpo.data import Prompt, TextEmbeddingCache
 from vggrpo.evaluation import (
@@ -20,11 +20,22 @@ from vggrpo.evaluation import (
 from vggrpo.io import RunFolder, atomic_folder, progress, write_video
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.training.rewards import build_rewards
-from vggrpo.training.runtime import choose_device, prepare
+from vggrpo.training.runtime import choose_device, open_video_model, prepare
 from vggrpo.training.sources import open_prompts
 from vggrpo.training.trainer import LORA_FOLDER, VGGRPOTrainer
 
 SAMPLE_FPS = 8
+
+
+def records_file(run: Path, iteration: int) -> Path:
+    """Where a run keeps the held-out records after `iteration` iterations."""
+    return run / "evaluations" / f"step_{iteration:06d}.json"
+
+
+def sample_video(run: Path, iteration: int, key: tuple[str, int]) -> Path:
+    """Where a run keeps the video of a held-out sample, (prompt_id, index of its noise)."""
+    prompt_id, noise = key
+    return run / "samples" / f"step_{iteration:06d}" / f"{prompt_id}_{noise}.mp4"
 
 
 class Evaluation:
@@ -33,36 +44,37 @@ class Evaluation:
     def __init__(self, settings: TrainSettings, run: RunFolder, evaluator: HeldOutEvaluator) -> None:
         self.settings, self.run, self.evaluator = settings, run, evaluator
 
-    def records_file(self, iteration: int) -> Path:
-        """Where the records after `iteration` iterations are."""
-        return self.run.path / "evaluations" / f"step_{iteration:06d}.json"
-
-    def videos(self, iteration: int) -> Path:
-        """The folder of sample videos after `iteration` iterations."""
-        return self.run.samples / f"step_{iteration:06d}"
-
     def run_at(self, iteration: int) -> EvaluationRecords:
         """Measures what is not measured yet after `iteration` iterations."""
-        file = self.records_file(iteration)
+        file = records_file(self.run.path, iteration)
         done = EvaluationRecords.load(file) if file.exists() else None
         if done is not None and len(done) == self.evaluator.num_samples:
+            self._log(iteration, done)
             return done
 
         def keep(records: EvaluationRecords, block: SampledBlock) -> None:
             self._write_videos(iteration, block)
             records.save(file)
 
-        with progress(f"evaluate after {iteration} iterations", self.evaluator.num_samples, unit="sample") as bar:
+        with progress(
+            f"evaluate after {iteration} iterations", self.evaluator.num_samples, unit="sample"
+        ) as bar:
             records = self.evaluator.evaluate(
                 done, keep, lambda count, total: bar.advance(int(count) - bar.done)
             )
-        means = {f"evaluation/{name}": interval.mean for name, interval in summary(records).items()}
-        self.run.log(iteration, means)
+        self._log(iteration, records)
         return records
 
+    def _log(self, iteration: int, records: EvaluationRecords) -> None:
+        """Adds the means to the run's metrics, unless an earlier process has done so."""
+        means = {f"evaluation/{name}": interval.mean for name, interval in summary(records).items()}
+        logged = [record for record in self.run.read_metrics() if record["step"] == iteration]
+        if not any(means.keys() <= record.keys() for record in logged):
+            self.run.log(iteration, means)
+
     def _write_videos(self, iteration: int, block: SampledBlock) -> None:
-        for (prompt_id, sample), frames in zip(block.keys, block.frames, strict=True):
-            path = self.videos(iteration) / f"{prompt_id}_{sample}.mp4"
+        for key, frames in zip(block.keys, block.frames, strict=True):
+            path = sample_video(self.run.path, iteration, key)
             write_video(path, (frames.clamp(0, 1) * 255).round().to(torch.uint8), SAMPLE_FPS)
 
 
@@ -81,7 +93,7 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
     held_out_prompts = open_prompts(
         settings.evaluation_prompts, "validation", settings.num_evaluation_prompts
     )
-    policy = load_video_backbone(settings.base_model, device=device, precision=settings.precision)
+    policy = open_video_model(settings.base_model, settings, device)
     policy.latent_shape(settings.num_frames, settings.height, settings.width)
     lgm = LatentGeometryModel.from_pretrained(settings.lgm_path).to(device)
     lgm.check_latents(policy.latent_spec, settings.base_model)

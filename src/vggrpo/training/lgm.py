@@ -1,6 +1,7 @@
-"""Makes a latent geometry model: search for the layer, regression for the connector, distillation for the rest."""
+"""Makes a latent geometry model: search for the layer, regression for the connector, distillation for the
+rest.
+"""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vggrpo.backbones import GeometryBackbone, VideoBackbone, load_geometry_backbone, load_video_backbone
+from vggrpo.backbones import GeometryBackbone, VideoBackbone, load_geometry_backbone
 from vggrpo.config import ConfigError, FindLayerSettings, LGMSettings, LoopSettings, StitchSettings
 from vggrpo.data import ClipCache
 from vggrpo.evaluation import spearman
@@ -28,7 +29,7 @@ from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene
 from vggrpo.training.loop import run_job
 from vggrpo.training.optim import parameter_group
 from vggrpo.training.rewards import build_rewards
-from vggrpo.training.runtime import autocast, choose_device, prepare
+from vggrpo.training.runtime import autocast, choose_device, open_video_model, prepare
 
 LAYER_SEARCH = "layer_search"
 QUALITY_FILE = "quality.json"
@@ -47,10 +48,12 @@ class Stitch:
 def open_stitch(settings: StitchSettings, run: RunFolder) -> Stitch:
     """Loads the models and checks the clips' size against both."""
     device = choose_device(settings.device)
-    video = load_video_backbone(settings.base_model, device=device, precision=settings.precision)
+    video = open_video_model(settings.base_model, settings, device)
     video.latent_shape(settings.num_frames, settings.height, settings.width)
     geometry = load_geometry_backbone(settings.geometry_model).to(device)
-    return Stitch(video, geometry, ClipMaker(video, geometry, settings, run.path / "clips"))
+    return Stitch(
+        video, geometry, ClipMaker(video, geometry, settings, settings.clip_cache or run.path / "clips")
+    )
 
 
 def search_layer(settings: FindLayerSettings) -> tuple[LayerSearch, Path]:
@@ -59,18 +62,19 @@ def search_layer(settings: FindLayerSettings) -> tuple[LayerSearch, Path]:
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     stitch = open_stitch(settings, run)
     clips = stitch.clips.real(settings.fit_clips + settings.held_out_clips)
-    search = _search(stitch.geometry, clips, len(clips), settings, settings.candidates)
+    search = _search(stitch.geometry, clips, settings, settings.candidates)
     write_layer_search(search, run.path)
     return search, run.path
 
 
 def _search(
-    geometry: GeometryBackbone,
-    clips: ClipCache,
-    count: int,
-    settings: FindLayerSettings | LGMSettings,
-    candidates: Sequence[str],
+    geometry: GeometryBackbone, clips: ClipCache, settings: StitchSettings, candidates: Sequence[str]
 ) -> LayerSearch:
+    """Searches on the first held_out_clips + fit_clips clips, of which the first held_out_clips are never
+    fitted to.
+    """
+    count = settings.held_out_clips + settings.fit_clips
+
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, count, settings.batch_size):
             batch = clips.batch(range(start, min(start + settings.batch_size, count)))
@@ -79,8 +83,8 @@ def _search(
     return find_layer(
         geometry,
         batches(),
+        settings.held_out_clips,
         candidates,
-        held_out_share=settings.held_out_clips / (settings.held_out_clips + settings.fit_clips),
         downstream_clips=settings.downstream_clips,
     )
 
@@ -100,11 +104,11 @@ class DistillationJob:
         self.settings, self.model, self.caches = settings, model, clips
         self.device = next(model.parameters()).device
         self.rewards = build_rewards(settings.rewards)
-        self.held_out = [range(settings.held_out_clips) for _ in clips]
+        # A cache can hold more clips than are trained on: the layer search has a number of its own.
         self.training = [
-            (kind, index)
-            for kind, cache in enumerate(clips)
-            for index in range(settings.held_out_clips, len(cache))
+            (kind, settings.held_out_clips + index)
+            for kind, count in enumerate((settings.real_clips, settings.generated_clips))
+            for index in range(count)
         ]
         self.loop = LoopSettings(
             steps=max(1, len(self.training) * settings.epochs // settings.batch_size),
@@ -112,7 +116,7 @@ class DistillationJob:
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             beta2=0.999,
-            warmup_steps=settings.warmup_steps,
+            warmup_steps=max(settings.warmup_steps, 1),
             grad_clip=settings.grad_clip,
             evaluate_every=settings.evaluate_every,
             checkpoint_every=settings.checkpoint_every,
@@ -151,9 +155,9 @@ class DistillationJob:
         clips = [self.caches[kind][index] for kind, index in places]
         return {name: torch.stack([clip[name] for clip in clips]).to(self.device) for name in clips[0]}
 
-    def evaluate(self, step: int) -> dict[str, float]:
+    def evaluate(self, step: int) -> dict[str, float | None]:
         """Agreement with the teacher on held-out clips, real and generated apart."""
-        figures: dict[str, float] = {}
+        figures: dict[str, float | None] = {}
         for name, quality in self.quality().items():
             figures |= {f"lgm/{name}/{metric}": value for metric, value in quality["agreement"].items()}
             figures |= {f"lgm/{name}/spearman_{r}": value for r, value in quality["spearman"].items()}
@@ -161,7 +165,9 @@ class DistillationJob:
 
     @torch.no_grad()
     def quality(self) -> dict[str, dict]:
-        """For "real" and "generated": agreement, rank correlation of the rewards, and the rewards themselves."""
+        """For "real" and "generated": agreement, rank correlation of the rewards, and the rewards
+        themselves.
+        """
         return {
             kind: scene_quality(*self._held_out_scenes(cache), self.rewards)
             for kind, cache in zip(("real", "generated"), self.caches, strict=True)
@@ -180,9 +186,11 @@ class DistillationJob:
 def scene_quality(
     student: SceneGeometry, teacher: SceneGeometry, rewards: Mapping[str, SceneReward]
 ) -> dict[str, dict]:
-    """How well a student's scenes, and the rewards computed from them, agree with the teacher's on the same clips.
+    """How well a student's scenes, and the rewards computed from them, agree with the teacher's on the same
+    clips.
 
-    The rank correlation of a reward is None where it is constant or was valid for fewer than two clips.
+    The rank correlation of a reward is None where it is constant or was valid for fewer than two clips, and
+    an error is None where it is not finite.
     """
     correlations, values = {}, {}
     for name, reward in rewards.items():
@@ -192,12 +200,14 @@ def scene_quality(
         correlation = spearman(pair[0].numpy(), pair[1].numpy()) if both.sum() > 1 else math.nan
         correlations[name] = None if math.isnan(correlation) else correlation
         values[name] = {"lgm": pair[0].tolist(), "teacher": pair[1].tolist()}
-    errors = {name: value.mean().item() for name, value in agreement(student, teacher).items()}
+    means = {name: value.mean().item() for name, value in agreement(student, teacher).items()}
+    errors = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
     return {"agreement": errors, "spearman": correlations, "rewards": values}
 
 
 def train_lgm(settings: LGMSettings) -> Path:
-    """`vggrpo train-lgm`: writes the latent geometry model to `<output>/model` and its quality to `quality.json`.
+    """`vggrpo train-lgm`: writes the latent geometry model to `<output>/model` and its quality to
+    `quality.json`.
 
     Raises:
         ConfigError: if there are no clips left to train on.
@@ -207,13 +217,11 @@ def train_lgm(settings: LGMSettings) -> Path:
         raise ConfigError("real_clips and generated_clips are both 0: there is nothing to train on")
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     stitch = open_stitch(settings, run)
-    real = stitch.clips.real(settings.held_out_clips + settings.real_clips)
-    generated = stitch.clips.generated(settings.held_out_clips + settings.generated_clips)
+    real = stitch.clips.real(settings.held_out_clips + max(settings.real_clips, settings.fit_clips))
+    generated = stitch.clips.generated(settings.held_out_clips + settings.generated_clips, settings)
 
     points = () if settings.stitch_point == "auto" else (settings.stitch_point,)
-    search = _search(
-        stitch.geometry, real, min(len(real), settings.fit_clips + settings.held_out_clips), settings, points
-    )
+    search = _search(stitch.geometry, real, settings, points)
     write_layer_search(search, run.path)
     model = LatentGeometryModel(
         stitch.geometry,
@@ -238,8 +246,3 @@ def train_lgm(settings: LGMSettings) -> Path:
     write_json(run.path / QUALITY_FILE, job.quality())
     model.save_pretrained(run.path / MODEL_FOLDER, replace=True)
     return run.path / MODEL_FOLDER
-
-
-def read_quality(folder: Path) -> dict[str, dict]:
-    """What `train_lgm` wrote to quality.json."""
-    return dict(json.loads((folder / QUALITY_FILE).read_text("utf-8")))

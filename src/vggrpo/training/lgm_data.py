@@ -1,18 +1,20 @@
 """Clips to distil a latent geometry model on: latents, and the frames that the teacher sees.
 
-Both real videos (encoded) and videos made by the base model (decoded) are needed: without generated latents the model is
-blind to exactly the latents that it will have to judge.
+Both real videos (encoded) and videos made by the base model (decoded) are needed: without generated latents
+the model is blind to exactly the latents that it will have to judge.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vggrpo.backbones import GeometryBackbone, VideoBackbone
-from vggrpo.config import StitchSettings
+from vggrpo.config import LGMSettings, StitchSettings
 from vggrpo.data import ClipCache, TextEmbeddingCache
+from vggrpo.data.clips import MakeBatches
 from vggrpo.geometry import SceneGeometry
 from vggrpo.io import derive_seed
 from vggrpo.lgm import teacher_frames
@@ -24,13 +26,16 @@ TEACHER = "teacher/"
 
 
 class ClipMaker:
-    """Makes cached clips: latents [C, T, H, W], view frames as bytes [T, H, W, 3], and the teacher's geometry."""
+    """Makes cached clips: latents [C, T, H, W], view frames as bytes [T, H, W, 3], and the teacher's
+    geometry.
+    """
 
     def __init__(
         self, video: VideoBackbone, geometry: GeometryBackbone, settings: StitchSettings, cache: Path
     ) -> None:
         self.video, self.geometry, self.settings, self.cache = video, geometry, settings, cache
         s = settings
+        self.geometry_identity = weights_fingerprint(geometry)
         self.latent_shape = video.latent_shape(s.num_frames, s.height, s.width)
 
     def real(self, count: int) -> ClipCache:
@@ -46,9 +51,9 @@ class ClipMaker:
         key = {"kind": "real", "videos": s.real_videos}
         return self._build("real", batches, count, key, "encode real clips")
 
-    def generated(self, count: int) -> ClipCache:
+    def generated(self, count: int, settings: LGMSettings) -> ClipCache:
         """`count` clips made by the base model, each from a prompt and a noise of its own."""
-        s = self.settings
+        s = settings
         prompts = open_prompts(s.prompts, "train", s.num_prompts)
         embeddings = TextEmbeddingCache(self.cache / "text", self.video)
         negative = embeddings.embed([""])[0].to(self.video.device) if s.cfg_scale != 1 else None
@@ -71,6 +76,7 @@ class ClipMaker:
 
         key = {
             "kind": "generated",
+            "video_model": self.video.identity(),
             "prompts": s.prompts,
             "num_prompts": s.num_prompts,
             "steps": s.infer_steps,
@@ -87,22 +93,30 @@ class ClipMaker:
         as_bytes = (views.clamp(0, 1) * 255).round().to(torch.uint8)
         return {"latents": latents.cpu(), "frames": as_bytes.cpu(), **teacher}
 
-    def _build(self, name: str, batches: object, count: int, key: dict, description: str) -> ClipCache:
+    def _build(self, name: str, batches: MakeBatches, count: int, key: dict, description: str) -> ClipCache:
         s = self.settings
         common = {
-            "video_model": self.video.identity(),
-            "latents": self.video.latent_spec.fingerprint,
+            "autoencoder": self.video.latent_spec.fingerprint,
             "geometry_model": self.geometry_identity,
             "clip": [s.num_frames, s.height, s.width],
         }
         return ClipCache.build(
             self.cache / name,
-            batches,  # type: ignore[arg-type]
+            batches,
             key=common | key,
             num_clips=count,
             shard_size=max(s.batch_size, 64),
             description=description,
         )
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """SHA-256 over the names and values of a module's state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def clip_frames(batch: Mapping[str, Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """The loop around every supervised training: optimizer, schedule, checkpoints, resume, metrics, progress.
 
-What is trained is a `Job`. A job's loss at step n depends on n and the weights alone (data and noise are seeded by
-the step), so a run that was interrupted and resumed is the run that was not.
+What is trained is a `Job`. A job's loss at step n depends on n and the weights alone (data and noise are
+seeded by the step), so a run that was interrupted and resumed is the run that was not.
 """
 
 import time
@@ -38,12 +38,16 @@ class Job(Protocol):
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The scalar loss at `step` and figures to log."""
 
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Figures on held-out data; called every `evaluate_every` steps and at the end."""
+    def evaluate(self, step: int) -> Mapping[str, float | None]:
+        """Figures on held-out data, None where one could not be measured; called every `evaluate_every`
+        steps and at the end.
+        """
 
 
 class WeightAverage:
-    """Exponential moving average of some modules' parameters, warmed up so that early averages are not the start."""
+    """Exponential moving average of some modules' parameters, warmed up so that early averages are not the
+    start.
+    """
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
         self.decay = decay
@@ -132,7 +136,7 @@ def require_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _evaluate(job: Job, average: WeightAverage | None, step: int) -> dict[str, float]:
+def _evaluate(job: Job, average: WeightAverage | None, step: int) -> Mapping[str, float | None]:
     if average is not None:
         average.swap()
     try:

@@ -1,11 +1,12 @@
 """Muon for matrices and convolutions, AdamW for everything else.
 
-Muon (Jordan et al., 2024) replaces a weight matrix' momentum by the nearest semi-orthogonal matrix, so that every
-direction moves equally far. torch.optim.Muon takes matrices only; here a convolution [out, in, ...] counts as the
-matrix [out, in * ...]. Small convolutional autoencoders reach a given error in a fraction of AdamW's steps.
+Muon (Jordan et al., 2024) replaces a weight matrix' momentum by the nearest semi-orthogonal matrix, so that
+every direction moves equally far. torch.optim.Muon takes matrices only; here a convolution [out, in, ...]
+counts as the matrix [out, in * ...]. Small convolutional autoencoders reach a given error in a fraction of
+AdamW's steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from vggrpo.config import LoopSettings
 from vggrpo.training.optim import adamw, parameter_group
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Quintic coefficients that push all singular values to about 1 in five iterations, as published with Muon."""
+"""Quintic coefficients that push all singular values to about 1 in five iterations, as published with Muon.
+"""
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -49,8 +51,8 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.ndim < 2:
                     raise ValueError(
-                        f"Muon got a parameter of shape {tuple(parameter.shape)}; it needs matrices or convolutions, "
-                        "give vectors to AdamW"
+                        f"Muon got a parameter of shape {tuple(parameter.shape)}; it needs matrices or "
+                        "convolutions, give vectors to AdamW"
                     )
 
     @torch.no_grad()
@@ -77,16 +79,21 @@ class Muon(torch.optim.Optimizer):
         return loss
 
 
-def muon_and_adamw(model: nn.Module, muon_lr: float, settings: LoopSettings) -> list[torch.optim.Optimizer]:
+def muon_and_adamw(
+    model: nn.Module, muon_lr: float, settings: LoopSettings, adamw_modules: Sequence[str] = ()
+) -> list[torch.optim.Optimizer]:
     """Muon over the matrices and convolutions of `model`, AdamW over the rest.
 
-    A weight with a side of three or less (a first convolution on colours, a last one to them) has too few directions to
-    orthogonalise and goes to AdamW.
+    A weight with a side of three or less (a first convolution on colours, a last one to them) has too few
+    directions to orthogonalise and goes to AdamW, and so does everything in `adamw_modules` (names as in
+    `named_modules`).
     """
-    matrices, rest = [], []
-    for parameter in model.parameters():
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        excluded = any(name.startswith(f"{module}.") for module in adamw_modules)
         is_matrix = parameter.ndim >= 2 and min(parameter.flatten(1).shape) > 3
-        (matrices if is_matrix else rest).append(parameter)
+        (matrices if is_matrix and not excluded else rest).append(parameter)
     return [
         Muon([parameter_group(matrices, muon_lr)], lr=muon_lr),
         adamw([parameter_group(rest, settings.lr, settings.weight_decay)], settings),

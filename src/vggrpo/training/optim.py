@@ -10,10 +10,11 @@ from vggrpo.config import LoopSettings
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int, floor: float = 0.0) -> float:
-    """Factor on the learning rate at `step` (zero-based): linear warm-up, then a cosine from 1 down to `floor`.
+    """Factor on the learning rate at `step` (zero-based): linear warm-up, then a cosine from 1 down to
+    `floor`.
 
-    The first step already trains (factor 1 / warmup_steps), and the factor is a function of the step alone, so that
-    a resumed run needs no scheduler state.
+    The first step already trains (factor 1 / warmup_steps), and the factor is a function of the step alone,
+    so that a resumed run needs no scheduler state.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -65,7 +66,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
         index = int(index_text)
         if index >= len(parameters):
             raise ValueError(
-                f"the saved optimizer has a state for parameter {index}, but this one has {len(parameters)} parameters"
+                f"the saved optimizer has a state for parameter {index}, but this one has {len(parameters)} "
+                "parameters"
             )
         if value.ndim and value.shape != parameters[index].shape:
             raise ValueError(

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from vggrpo.backbones import VideoBackbone, load_video_backbone
 from vggrpo.config import ConfigError, RunSettings
 
 
@@ -28,6 +29,16 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {name!r}, but PyTorch sees no CUDA device here; use cpu or auto")
     return device
+
+
+def open_video_model(name: str, settings: RunSettings, device: torch.device) -> VideoBackbone:
+    """The video model called `name`, with the run's precision; loads no weights yet."""
+    return load_video_backbone(
+        name,
+        device=device,
+        precision=settings.precision,
+        weight_dtype=torch.bfloat16 if settings.weights == "bfloat16" else torch.float32,
+    )
 
 
 def autocast(precision: str, device: torch.device | str = "cpu") -> AbstractContextManager:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.config import ConfigError
-from vggrpo.data import Prompt, VideoFolder, read_prompts
+from vggrpo.data import Prompt, VideoFolder, load_prompts
 from vggrpo.world import render_clips, sample_scene
 
 WORLD = "world"
@@ -29,14 +29,16 @@ class WorldVideos:
 
     def __init__(self, split: str, count: int, num_frames: int, height: int, width: int) -> None:
         self._split, self._count = split, count
-        self._raster = {"num_frames": num_frames, "height": height, "width": width}
+        self._num_frames, self._height, self._width = num_frames, height, width
 
     def __len__(self) -> int:
         return self._count
 
     def clip(self, index: int) -> Tensor:
         """Frames [T, H, W, 3] in [0, 1]."""
-        return render_clips([sample_scene(self._split, index)], **self._raster).frames[0]
+        scene = sample_scene(self._split, index)
+        clips = render_clips([scene], num_frames=self._num_frames, height=self._height, width=self._width)
+        return clips.frames[0]
 
 
 class FolderVideos:
@@ -80,13 +82,14 @@ def open_prompts(source: str, split: str, count: int | None = None) -> list[Prom
     """Prompts of a file, or the world's captions of `split`; the first `count` of them.
 
     Raises:
-        ConfigError: if the file is wrong, holds fewer prompts than asked for, or the world is asked for no number.
+        ConfigError: if the file is wrong, holds fewer prompts than asked for, or the world is asked for no
+        number.
     """
     if source == WORLD:
         if count is None:
             raise ConfigError("the world has endless prompts; set how many to use")
         return world_prompts(split, count)
-    prompts = read_prompts([source])
+    prompts = load_prompts(source)
     if count is not None and len(prompts) < count:
         raise ConfigError(f"{count} prompts are asked for, but {source} holds {len(prompts)}")
     return prompts[:count]

@@ -7,8 +7,8 @@ One iteration is the method, in its order:
     advantages   z-scores within each prompt's group, averaged over the rewards
     update       clipped policy gradient with a KL leash to the base model (the policy with its LoRA off)
 
-Neither the autoencoder nor the text encoder is in memory meanwhile. All randomness is a function of the run's seed and of
-counters, so a resumed run is the run that was never interrupted.
+Neither the autoencoder nor the text encoder is in memory meanwhile. All randomness is a function of the run's
+seed and of counters, so a resumed run is the run that was never interrupted.
 """
 
 import time
@@ -39,7 +39,6 @@ from vggrpo.training.optim import (
     parameter_group,
     set_learning_rate,
 )
-from vggrpo.training.runtime import autocast
 
 RATIO_TOLERANCE = 1e-6
 """How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
@@ -87,8 +86,7 @@ class VGGRPOTrainer:
         self.prompt_embeds, self.negative_prompt_embeds = prompt_embeds, negative_prompt_embeds
         self.schedule = policy.schedule(settings.train_steps)
         self.latent_shape = policy.latent_shape(settings.num_frames, settings.height, settings.width)
-        torch.manual_seed(derive_seed(settings.seed, "lora"))
-        policy.add_lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+        policy.add_lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets, settings.seed)
         self.parameters = list(policy.trainable_parameters().values())
         self.optimizer = torch.optim.AdamW(
             [parameter_group(self.parameters, settings.lr, settings.weight_decay)],
@@ -111,7 +109,9 @@ class VGGRPOTrainer:
         self.run.truncate_metrics(self.iteration)
 
     def train(self, until: int) -> None:
-        """Runs iterations up to number `until`, with checkpoints; a stop request ends it at an iteration's boundary.
+        """Runs iterations up to number `until`, with checkpoints, one of them at `until`.
+
+        A stop request (SIGINT, SIGTERM) ends it at an iteration's boundary.
 
         Raises:
             KeyboardInterrupt: after a stop request, with everything saved.
@@ -128,7 +128,7 @@ class VGGRPOTrainer:
                 self.run.log(self.iteration, metrics)
                 bar.advance(**{name: metrics[name] for name in self._shown(metrics)})
                 due = self.iteration % settings.checkpoint_every == 0
-                if due or stop.requested or self.iteration == settings.iterations:
+                if due or stop.requested or self.iteration == until:
                     self.save_checkpoint()
                 stop.check()
 
@@ -179,13 +179,14 @@ class VGGRPOTrainer:
 
     @torch.no_grad()
     def score(self, groups: Sequence[RolloutGroup]) -> Scores:
-        """Every reward of every sample, through the latent geometry model."""
+        """Every reward of every sample, through the latent geometry model, in float32 whatever the policy's
+        precision.
+        """
         latents = torch.cat([group.latents for group in groups])
         values: dict[str, list[Tensor]] = defaultdict(list)
         valid: list[Tensor] = []
         for batch in latents.split(self.settings.rollout_batch):
-            with autocast(self.settings.precision, batch.device):
-                scene = self.lgm(batch)
+            scene = self.lgm(batch)
             scored = {name: reward(scene) for name, reward in self.rewards.items()}
             for name, reward in scored.items():
                 values[name].append(reward.value.cpu())
@@ -236,9 +237,7 @@ class VGGRPOTrainer:
                     (weight * loss.loss).backward()
                     yield weight, loss
 
-    def step_loss(
-        self, group: RolloutGroup, step: int, members: slice, advantages: Tensor
-    ) -> PolicyLoss:
+    def step_loss(self, group: RolloutGroup, step: int, members: slice, advantages: Tensor) -> PolicyLoss:
         """The clipped loss of one denoising step of some members [B]."""
         current = rescore(self.policy, group, step, members)
         kl = None
@@ -256,7 +255,8 @@ class VGGRPOTrainer:
         )
 
     def _check_on_policy(self, loss: PolicyLoss) -> None:
-        """Before the first update on a rollout the policy is the one that drew it; before all updates, the base.
+        """Before the first update on a rollout the policy is the one that drew it; before all updates, the
+        base.
 
         Raises:
             FloatingPointError: if the ratio is not 1, or the KL not 0.
@@ -264,13 +264,14 @@ class VGGRPOTrainer:
         deviation, kl = loss.ratio_deviation.item(), loss.kl.item()
         if deviation > RATIO_TOLERANCE:
             raise FloatingPointError(
-                f"before the first update on a rollout the ratio is off by {deviation:.2g} (at most {RATIO_TOLERANCE:.0e} "
-                "is rounding): the policy does not score its own samples as it drew them. Set update_batch to "
-                "rollout_batch, or use precision float32"
+                f"before the first update on a rollout the ratio is off by {deviation:.2g} (at most "
+                f"{RATIO_TOLERANCE:.0e} is rounding): the policy does not score its own samples as it drew "
+                "them. Set update_batch to rollout_batch, or use precision float32"
             )
         if self.iteration == 0 and kl > 0:
             raise FloatingPointError(
-                f"before the first update the KL to the base model is {kl:.2g}, not 0: the LoRA does not start as zero"
+                f"before the first update the KL to the base model is {kl:.2g}, not 0: the LoRA does not start "
+                "as zero"
             )
 
     def save_checkpoint(self) -> None:

@@ -77,7 +77,7 @@ def report_data(make_records: MakeRecords) -> ReportData:
         machine={"Processor": "<cpu>"},
         stages=[Stage("Distil", "Trained & tested.", 12.0), Stage("Align", "Ran.", 60.0)],
         comparisons=compare(before, after),
-        videos=[VideoPair(HOSTILE, "static", *clips, [("Flow jerk", 0.6, 0.5, 3)]) for _ in range(2)],
+        videos=[VideoPair(HOSTILE, "static", *clips, [("Flow jerk", 0.6, 0.5, 3)]) for _ in range(3)],
         curves=[
             Curve("Reward", "motion", list(range(30)), rng.normal(size=30).tolist()),
             Curve("Check", "jerk", [0, 1, 2], [0.6, float("nan"), 0.5], [0.5, 0.5, 0.4], [0.7, 0.7, 0.6]),

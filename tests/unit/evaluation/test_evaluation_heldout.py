@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from vggrpo.evaluation import (
     time_reward_paths,
 )
 from vggrpo.evaluation.diversity import clip_thumbnail
+from vggrpo.evaluation.heldout import geometry_errors
 from vggrpo.geometry import SceneGeometry, intrinsics_from_fov, so3_exp, unproject
 from vggrpo.lgm import Connector, LatentGeometryModel
 from vggrpo.rewards import CameraMotionReward, ReprojectionReward
@@ -192,6 +194,21 @@ def test_a_failed_reward_is_missing_and_not_zero(
     impossible = {"reprojection": ReprojectionReward(min_overlap=0.999, exclude_own=True)}
     records = HeldOutEvaluator(video, lgm, teacher, impossible, PROMPTS[:1], SETTINGS).evaluate()
     assert np.isnan(records.values("lgm/reprojection")).all()
+
+
+def test_a_teacher_that_sees_nothing_costs_one_clip_and_not_the_evaluation(
+    teacher: Geometry,
+) -> None:
+    with torch.no_grad():
+        scene = teacher(torch.rand(3, 9, 16, 32, 3, generator=torch.Generator().manual_seed(0)))
+    depth = scene.depth_z.clone()
+    depth[1] = 0
+    errors = geometry_errors(scene, dataclasses.replace(scene, depth_z=depth))
+    for name, values in errors.items():
+        assert values.isnan().tolist() == [False, True, False], name
+        assert float(values[[0, 2]].abs().max()) < 1e-3
+    blind = geometry_errors(scene, dataclasses.replace(scene, depth_z=torch.zeros_like(depth)))
+    assert all(values.isnan().all() for values in blind.values())
 
 
 def test_one_noise_has_no_diversity(make_evaluator: MakeEvaluator) -> None:

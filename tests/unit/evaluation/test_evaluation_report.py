@@ -94,16 +94,18 @@ def test_settings_can_be_read_back(page: str, report_data: ReportData) -> None:
     assert yaml.safe_load(html.unescape(text)) == report_data.settings
 
 
-def test_embedded_videos_hold_the_clips_enlarged(page: str, report_data: ReportData, tmp_path: Path) -> None:
+def test_embedded_videos_hold_both_clips_enlarged(page: str, report_data: ReportData, tmp_path: Path) -> None:
     import base64
 
     sources = [attributes["src"] for tag, attributes in Tags(page).found if tag == "video"]
-    assert len(sources) == 2 * len(report_data.videos)
-    (tmp_path / "clip.mp4").write_bytes(base64.b64decode(sources[1].removeprefix("data:video/mp4;base64,")))
+    assert len(sources) == len(report_data.videos)
+    (tmp_path / "clip.mp4").write_bytes(base64.b64decode(sources[0].removeprefix("data:video/mp4;base64,")))
     frames, fps = read_video(tmp_path / "clip.mp4")
-    assert (frames.shape, fps) == ((17, 288, 384, 3), 8.0)
-    small = frames.reshape(17, 24, 12, 32, 12, 3).mean((2, 4))
-    assert np.abs(small - report_data.videos[0].after).mean() < 6
+    assert (frames.shape, fps) == ((17, 288, 768, 3), 8.0)
+    small = frames.reshape(17, 24, 12, 64, 12, 3).mean((2, 4))
+    pair = report_data.videos[0]
+    assert np.abs(small[:, :, :32] - pair.before).mean() < 6
+    assert np.abs(small[:, :, 32:] - pair.after).mean() < 6
 
 
 def test_a_section_without_data_needs_a_reason_and_shows_it(report_data: ReportData) -> None:
@@ -162,6 +164,17 @@ def test_signs_of_reward_hacking_are_pointed_out(
     assert warning not in text_of(dataclasses.replace(report_data, comparisons=clean))
 
 
+def test_a_policy_that_leaves_the_domain_of_the_lgm_is_pointed_out(
+    report_data: ReportData, make_records: MakeRecords
+) -> None:
+    before, after = make_records(), make_records()
+    before.columns["fidelity/rotation_deg"] = [2.0 + 0.1 * (i % 3) for i in range(len(before))]
+    after.columns["fidelity/rotation_deg"] = [3.0 + 0.1 * (i % 3) for i in range(len(after))]
+    warning = "agrees less with its teacher than before (LGM rotation error +1.00 deg [+1.00, +1.00])"
+    assert warning in text_of(dataclasses.replace(report_data, comparisons=compare(before, after)))
+    assert warning not in text_of(dataclasses.replace(report_data, comparisons=compare(after, before)))
+
+
 def test_missing_measurements_are_counted_in_words(
     report_data: ReportData, make_records: MakeRecords
 ) -> None:
@@ -196,6 +209,9 @@ def test_layer_search_is_taken_from_its_json() -> None:
     data = LayerSearchData.from_search(search)
     assert (data.names, data.chosen) == (["E0", "E1"], "E1")
     assert LayerSearchData.from_search(search, chosen="E0").chosen == "E0"
+    assert len(data.errors) == 3
+    search["candidates"][1] |= {"downstream_error": None, "rotation_deg": None}
+    assert list(LayerSearchData.from_search(search).errors.values()) == [[0.3, 0.3]]
 
 
 def test_a_video_pair_carries_the_figures_of_its_sample(make_records: MakeRecords) -> None:
@@ -250,7 +266,7 @@ def press_play(browser: headless_chromium.Page, playing: bool) -> None:
 
 @needs_chromium
 def test_the_browser_plays_all_videos_in_step_and_loads_nothing(browser: headless_chromium.Page) -> None:
-    assert browser.evaluate(f"{VIDEOS}.map(v => v.videoWidth)") == [384] * 4
+    assert browser.evaluate(f"{VIDEOS}.map(v => v.videoWidth)") == [768] * 3
     press_play(browser, True)
     samples = []
     for _ in range(40):
@@ -279,16 +295,18 @@ def test_one_button_stops_all_videos_on_the_same_frame_and_starts_them_again(
 
 @needs_chromium
 def test_the_timeline_moves_all_videos_and_playheads_to_its_frame(browser: headless_chromium.Page) -> None:
-    browser.evaluate("document.getElementById('timeline').value = 12")
-    browser.evaluate("document.getElementById('timeline').dispatchEvent(new Event('input'))")
+    browser.evaluate(
+        "(line => { line.value = 12; line.dispatchEvent(new Event('input')); })"
+        "(document.getElementById('timeline'))"
+    )
     browser.wait_for(f"{VIDEOS}.every(v => v.paused && !v.seeking)")
     browser.wait_for("document.getElementById('clock').textContent.startsWith('frame 13 of 17')")
-    np.testing.assert_allclose(browser.evaluate(TIMES), [12.5 * FRAME] * 4, atol=1e-3)
+    np.testing.assert_allclose(browser.evaluate(TIMES), [12.5 * FRAME] * 3, atol=1e-3)
     share = browser.evaluate(
         "[...document.querySelectorAll('.playhead')].map(l => (l.getAttribute('x1') - l.dataset.from)"
         " / (l.dataset.to - l.dataset.from))"
     )
-    np.testing.assert_allclose(share, [12 / 16] * 2, atol=1e-6)
+    np.testing.assert_allclose(share, [12 / 16] * 3, atol=1e-6)
 
 
 @needs_chromium

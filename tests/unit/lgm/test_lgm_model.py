@@ -25,7 +25,7 @@ POINTS = ("E0", "E1", "E2", "F")
 @pytest.fixture(scope="session")
 def make_model(make_backbone: MakeBackbone, make_clips: MakeClips, latent_spec: LatentSpec) -> MakeModel:
     """A freshly stitched model whose connector is the ridge solution at `point`."""
-    search = find_layer(make_backbone(), [make_clips(24, 0)], ridges=(1e-10,))
+    search = find_layer(make_backbone(), [make_clips(24, 0)], 6, ridges=(1e-10,))
 
     def make(point: str = "E0") -> LatentGeometryModel:
         connector = search.connector(point)

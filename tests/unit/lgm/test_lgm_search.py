@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -23,7 +22,7 @@ from vggrpo.lgm import (
     plot_layer_search,
 )
 from vggrpo.lgm.downstream import NOTHING_SEEN_FLOOR, OutputErrors
-from vggrpo.lgm.search import is_held_out, recommend
+from vggrpo.lgm.search import recommend
 
 MakeBackbone = Callable[[], GeometryBackbone]
 MakeClips = Callable[[int, int], tuple[Tensor, Tensor]]
@@ -31,7 +30,7 @@ MakeClips = Callable[[int, int], tuple[Tensor, Tensor]]
 
 @pytest.fixture(scope="module")
 def search(make_backbone: MakeBackbone, make_clips: MakeClips) -> LayerSearch:
-    return find_layer(make_backbone(), [make_clips(8, seed) for seed in range(4)], ridges=(1e-9, 1e-2))
+    return find_layer(make_backbone(), [make_clips(8, seed) for seed in range(4)], 8, ridges=(1e-9, 1e-2))
 
 
 def test_all_points_are_candidates_in_the_models_order(search: LayerSearch) -> None:
@@ -60,9 +59,9 @@ def test_deeper_points_are_harder(search: LayerSearch) -> None:
 def test_each_point_keeps_its_best_ridge(make_backbone: MakeBackbone, make_clips: MakeClips) -> None:
     batches = [make_clips(8, seed) for seed in range(4)]
     each = [
-        find_layer(make_backbone(), batches, ridges=(ridge,), downstream_clips=0) for ridge in (1e-9, 1e-2)
+        find_layer(make_backbone(), batches, 8, ridges=(ridge,), downstream_clips=0) for ridge in (1e-9, 1e-2)
     ]
-    both = find_layer(make_backbone(), batches, ridges=(1e-9, 1e-2), downstream_clips=0)
+    both = find_layer(make_backbone(), batches, 8, ridges=(1e-9, 1e-2), downstream_clips=0)
     for one, other, best in zip(each[0].results, each[1].results, both.results, strict=True):
         assert best.held_out_error == min(one.held_out_error, other.held_out_error)
 
@@ -71,7 +70,7 @@ def test_special_tokens_and_positions_are_the_teachers(
     search: LayerSearch, backbone: GeometryBackbone, make_clips: MakeClips
 ) -> None:
     clips = [make_clips(8, seed) for seed in range(4)]
-    fitted = torch.tensor([not is_held_out(i, 0.25) for i in range(32)])
+    fitted = torch.arange(32) >= 8
     frames = torch.cat([frames for _, frames in clips])[fitted]
     for name, (patches, specials) in backbone.tokens_at(frames, ["E0", "E2", "F"]).items():
         result = search.result(name)
@@ -85,9 +84,9 @@ def test_special_tokens_and_positions_are_the_teachers(
 
 def test_fit_sees_no_held_out_clip(make_backbone: MakeBackbone, make_clips: MakeClips) -> None:
     latents, frames = make_clips(16, 0)
-    kept = torch.tensor([not is_held_out(i, 0.25) for i in range(16)])
+    kept = torch.arange(16) >= 4
     backbone = make_backbone()
-    search = find_layer(backbone, [(latents, frames)], ["E1"], ridges=(1e-2,), downstream_clips=0)
+    search = find_layer(backbone, [(latents, frames)], 4, ["E1"], ridges=(1e-2,), downstream_clips=0)
     patches, _ = backbone.tokens_at(frames[kept], ["E1"])["E1"]
     alone = fit_ridge(latents[kept], patches, None, 1e-2)
     torch.testing.assert_close(search.results[0].solution.matrix, alone.matrix, rtol=1e-6, atol=1e-8)
@@ -99,7 +98,7 @@ def test_batches_do_not_matter(make_backbone: MakeBackbone, make_clips: MakeClip
     def stream(size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(latents.split(size), frames.split(size), strict=True)
 
-    one, other = (find_layer(make_backbone(), stream(size), ["E1"], ridges=(1e-2,)) for size in (12, 5))
+    one, other = (find_layer(make_backbone(), stream(size), 3, ["E1"], ridges=(1e-2,)) for size in (12, 5))
     for (name, a), (_, b) in zip(one.results[0].row().items(), other.results[0].row().items(), strict=True):
         assert a == (b if isinstance(b, str) else pytest.approx(b, rel=1e-4)), name
 
@@ -108,7 +107,7 @@ def test_output_errors_are_those_of_the_stitched_model(
     search: LayerSearch, backbone: GeometryBackbone, make_clips: MakeClips
 ) -> None:
     clips = [make_clips(8, seed) for seed in range(4)]
-    held_out = torch.tensor([is_held_out(i, 0.25) for i in range(32)])
+    held_out = torch.arange(32) < 8
     latents, frames = (torch.cat(parts)[held_out] for parts in zip(*clips, strict=True))
     with torch.no_grad():
         patches, specials = search.connector("E2")(latents)
@@ -133,14 +132,14 @@ def test_still_and_flat_clips_do_not_divide_by_zero(
     backbone = make_backbone()
     # One image for all views: the camera of every view is predicted from the same tokens.
     latents, frames = latents[:, :, :1].expand_as(latents), frames[:, :1].expand_as(frames)
-    search = find_layer(backbone, [(latents, frames)], ["E1"])
+    search = find_layer(backbone, [(latents, frames)], 4, ["E1"])
     assert search.nothing_seen is not None
     assert search.nothing_seen.rotation_deg >= NOTHING_SEEN_FLOOR.rotation_deg
     assert search.results[0].downstream_error is not None
 
 
 def test_downstream_can_be_left_out(make_backbone: MakeBackbone, make_clips: MakeClips) -> None:
-    search = find_layer(make_backbone(), [make_clips(24, 0)], ridges=(1e-9,), downstream_clips=0)
+    search = find_layer(make_backbone(), [make_clips(24, 0)], 6, ridges=(1e-9,), downstream_clips=0)
     assert search.nothing_seen is None
     assert all(result.downstream_error is None for result in search.results)
     assert search.recommended == "E0"
@@ -148,7 +147,7 @@ def test_downstream_can_be_left_out(make_backbone: MakeBackbone, make_clips: Mak
 
 
 def test_candidates_in_any_order(make_backbone: MakeBackbone, make_clips: MakeClips) -> None:
-    search = find_layer(make_backbone(), [make_clips(8, 0)], ["F", "E1"], downstream_clips=1)
+    search = find_layer(make_backbone(), [make_clips(8, 0)], 2, ["F", "E1"], downstream_clips=1)
     assert [result.point.name for result in search.results] == ["E1", "F"]
 
 
@@ -168,15 +167,6 @@ def result(name: str, held_out: float, downstream: float | None) -> LayerResult:
 )
 def test_recommendation(figures: list[tuple[float, float | None]], expected: str) -> None:
     assert recommend([result(f"E{i}", *pair) for i, pair in enumerate(figures)]) == expected
-
-
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
-def test_held_out_clips_are_spread_evenly(share: float) -> None:
-    chosen = [is_held_out(i, share) for i in range(100)]
-    assert sum(chosen) == round(100 * share)
-    assert not chosen[0]
-    gaps = [i for i, held_out in enumerate(chosen) if held_out]
-    assert {b - a for a, b in pairwise(gaps)} == {round(1 / share)}
 
 
 class TestReport:
@@ -209,30 +199,29 @@ class TestReport:
 class TestBadInput:
     def test_unknown_candidate(self, backbone: GeometryBackbone, make_clips: MakeClips) -> None:
         with pytest.raises(ValueError, match="'E9', but this geometry model has E0, E1, E2, F"):
-            find_layer(backbone, [make_clips(4, 0)], ["E9"])
+            find_layer(backbone, [make_clips(4, 0)], 1, ["E9"])
 
     def test_too_few_clips(self, backbone: GeometryBackbone, make_clips: MakeClips) -> None:
-        with pytest.raises(ValueError, match="of 2 clips 2 are to fit and 0 held out"):
-            find_layer(backbone, [make_clips(2, 0)])
+        with pytest.raises(ValueError, match="of 2 clips 0 are to fit and 2 held out"):
+            find_layer(backbone, [make_clips(2, 0)], 4)
         with pytest.raises(ValueError, match="of 0 clips"):
-            find_layer(backbone, [])
+            find_layer(backbone, [], 4)
 
-    @pytest.mark.parametrize("share", [0.0, 1.0])
-    def test_share(self, backbone: GeometryBackbone, make_clips: MakeClips, share: float) -> None:
-        with pytest.raises(ValueError, match="held_out_share is"):
-            find_layer(backbone, [make_clips(4, 0)], held_out_share=share)
+    def test_no_held_out_clips(self, backbone: GeometryBackbone, make_clips: MakeClips) -> None:
+        with pytest.raises(ValueError, match="held_out_clips is 0"):
+            find_layer(backbone, [make_clips(4, 0)], 0)
 
     def test_frames_of_another_raster(self, backbone: GeometryBackbone, make_clips: MakeClips) -> None:
         latents, frames = make_clips(4, 0)
         with pytest.raises(
             ValueError, match=r"frames have shape .* need \[4, 3, 12, 16, 3\].*teacher_frames"
         ):
-            find_layer(backbone, [(latents, frames[:, :, :8])])
+            find_layer(backbone, [(latents, frames[:, :, :8])], 1)
 
     def test_one_view(self, backbone: GeometryBackbone, make_clips: MakeClips) -> None:
         latents, frames = make_clips(4, 0)
         with pytest.raises(ValueError, match="one view"):
-            find_layer(backbone, [(latents[:, :, :1], frames[:, :1])], ["E0"])
+            find_layer(backbone, [(latents[:, :, :1], frames[:, :1])], 1, ["E0"])
 
     def test_point_that_was_not_searched(self, search: LayerSearch) -> None:
         with pytest.raises(ValueError, match="'E5' was not searched; the candidates were E0, E1, E2, F"):

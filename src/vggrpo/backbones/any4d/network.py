@@ -61,7 +61,8 @@ class Any4DNetwork(nn.Module):
         return self.predict_from_features(features, grid)
 
     def predict_cameras(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `predict`, but only `translation`, `quat_vectors` and `log_scale`: the dense heads, most of the cost of a
+        """As `predict`, but only `translation`, `quat_vectors` and `log_scale`: the dense heads, most of the
+        cost of a
         small network, are not run."""
         features, grid = self._encode(frames)
         device_type = features.device.type

@@ -38,12 +38,12 @@ def ticks(low: float, high: float, target: int = 4) -> list[float]:
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
-    """Tick values with just the decimals that tell them apart."""
+    """Tick values with just the decimals that tell them apart; in powers of ten where that takes too many."""
     if len(values) < 2:
         return [number(v, 2) for v in values]
     step = values[1] - values[0]
-    decimals = next(d for d in range(8) if abs(round(step, d) - step) < step * 1e-6)
-    return [number(v, decimals) for v in values]
+    decimals = next((d for d in range(8) if abs(round(step, d) - step) < step * 1e-6), None)
+    return [f"{v:.1e}" if decimals is None else number(v, decimals) for v in values]
 
 
 @dataclass(frozen=True)

@@ -154,14 +154,22 @@ class LayerSearchData:
 
     @classmethod
     def from_search(cls, search: Mapping[str, Any], chosen: str | None = None) -> "LayerSearchData":
-        """From the dictionary (or JSON) of `vggrpo.lgm.LayerSearch.as_dict()`."""
+        """From the dictionary (or JSON) of `vggrpo.lgm.LayerSearch.as_dict()`.
+
+        Errors that the search did not measure at every candidate are left out.
+        """
         rows = search["candidates"]
+        labels = {
+            "held_out_error": "held-out token error, 1 \u2212 R\u00b2",
+            "downstream_error": "output error, untrained (1 = blind)",
+            "rotation_deg": "rotation error, untrained (deg)",
+        }
         return cls(
             [row["point"] for row in rows],
             {
-                "held-out token error, 1 \u2212 R\u00b2": [row["held_out_error"] for row in rows],
-                "output error, untrained (1 = blind)": [row["downstream_error"] for row in rows],
-                "rotation error, untrained (deg)": [row["rotation_deg"] for row in rows],
+                label: [row[key] for row in rows]
+                for key, label in labels.items()
+                if all(row[key] is not None for row in rows)
             },
             chosen or search["recommended"],
             search["num_fit_clips"],

@@ -24,10 +24,16 @@ def enlarge(frames: Frames, shown_height: int = SHOWN_HEIGHT) -> Frames:
     return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
 
 
+def side_by_side(left: Frames, right: Frames, length: int) -> Frames:
+    """Both clips enlarged, in one picture, so always in step; the last frame is held up to `length`."""
+    pair = np.concatenate([enlarge(left), enlarge(right)], axis=2)
+    return np.concatenate([pair, np.repeat(pair[-1:], length - len(pair), axis=0)])
+
+
 def video_uri(frames: Frames, fps: float, crf: int = 20) -> str:
     """uint8 frames [T, H, W, 3] as a base64 H.264 mp4 (yuv420p) data URI."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        write_video(path, enlarge(frames), fps, crf=crf)
+        write_video(path, frames, fps, crf=crf)
         encoded = base64.b64encode(path.read_bytes()).decode("ascii")
     return f"data:video/mp4;base64,{encoded}"

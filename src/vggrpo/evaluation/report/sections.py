@@ -16,7 +16,7 @@ from vggrpo.evaluation.report.charts import (
 from vggrpo.evaluation.report.data import Curve, ReportData, VideoPair
 from vggrpo.evaluation.report.figures import figure_table, metric_glossary
 from vggrpo.evaluation.report.markup import Markup, element, join
-from vggrpo.evaluation.report.media import video_uri
+from vggrpo.evaluation.report.media import side_by_side, video_uri
 from vggrpo.evaluation.report.numbers import counted, duration, milliseconds, number
 from vggrpo.evaluation.report.words import join_words, outcome
 
@@ -55,7 +55,7 @@ def videos(data: ReportData) -> Markup | None:
         "smooth line."
     )
     lead = element("p", f"{words} {data.video_choice}".strip(), class_="lead")
-    cards = [_card(pair, fps) for pair in data.videos]
+    cards = [_card(pair, fps, length) for pair in data.videos]
     wall = element("div", *cards, class_="wall")
     return element("div", lead, controls, wall, id="player", data_fps=f"{fps:g}", data_frames=str(length))
 
@@ -63,19 +63,17 @@ def videos(data: ReportData) -> Markup | None:
 _RATES = (("0.25", "\u00bc\u00d7"), ("0.5", "\u00bd\u00d7"), ("1", "1\u00d7"), ("2", "2\u00d7"))
 
 
-def _card(pair: VideoPair, fps: float) -> Markup:
-    def screen(side: str) -> Markup:
-        clip = pair.before if side == "before" else pair.after
-        video = element(
-            "video",
-            src=video_uri(clip, fps),
-            muted=True,
-            playsinline=True,
-            preload="auto",
-            aria_label=f"{side}: {pair.prompt}",
-        )
-        return element("div", video, element("span", side, class_=f"badge {side}"), class_="screen")
-
+def _card(pair: VideoPair, fps: float, length: int) -> Markup:
+    video = element(
+        "video",
+        src=video_uri(side_by_side(pair.before, pair.after, length), fps),
+        muted=True,
+        loop=True,
+        playsinline=True,
+        preload="auto",
+        aria_label=f"before and after: {pair.prompt}",
+    )
+    badges = [element("span", side, class_=f"badge {side}") for side in ("before", "after")]
     before, after = pair.speeds
     rows = [
         element(
@@ -94,7 +92,7 @@ def _card(pair: VideoPair, fps: float) -> Markup:
     )
     return element(
         "figure",
-        element("div", screen("before"), screen("after"), class_="pair"),
+        element("div", video, *badges, class_="pair"),
         caption,
         element("div", motion_trace(before, after), class_="trace"),
         element("table", *rows, class_="small") if rows else None,

@@ -101,6 +101,12 @@ def warnings(comparisons: Sequence[Comparison]) -> list[str]:
         found.append(
             f"The picture lost {join_words([row.metric.label.lower() for row in faded])}: look at the videos."
         )
+    strayed = [row for name, row in rows.items() if name.startswith("fidelity/") and row.verdict == "worse"]
+    if strayed:
+        found.append(
+            "The latent geometry model agrees less with its teacher than before "
+            f"({'; '.join(_change(row) for row in strayed)}): the policy is leaving what it was distilled on."
+        )
     if "diversity" in rows and rows["diversity"].verdict == "lower":
         found.append("The clips of one prompt are more alike than before: a first sign of collapse.")
     return found
@@ -187,7 +193,8 @@ def _sample_words(data: ReportData) -> str:
 def _change(row: Comparison) -> str:
     decimals = row.metric.decimals
     unit = f" {row.metric.unit}" if row.metric.unit else ""
-    label = row.metric.label[0].lower() + row.metric.label[1:]
+    label = row.metric.label
+    label = label if label.startswith("LGM") else label[0].lower() + label[1:]
     return f"{label} {signed(row.change.mean, decimals)}{unit} {bounds(row.change, decimals)}"
 
 

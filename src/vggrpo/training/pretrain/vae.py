@@ -1,8 +1,8 @@
 """Trains a Wan autoencoder from scratch on the world's clips.
 
-Most steps see small crops of a few frames: an autoencoder is local, so many small updates reach a given error in far
-less compute than few large ones. The last steps see whole clips, where the middle block's attention and the causal
-cache work at their full size.
+Most steps see small crops of a few frames: an autoencoder is local, so many small updates reach a given error
+in far less compute than few large ones. The last steps see whole clips, where the middle block's attention
+and the causal cache work at their full size.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
+from vggrpo.config import ConfigError
 from vggrpo.config.pretrain import VAESettings
 from vggrpo.io import RunFolder, atomic_folder, make_generator
 from vggrpo.training.loop import run_job
 from vggrpo.training.muon import muon_and_adamw
-from vggrpo.training.runtime import autocast, prepare
 from vggrpo.training.pretrain.pool import ClipPool, to_float
+from vggrpo.training.runtime import autocast, prepare
 from vggrpo.world.micro import MicroVAEConfig, build_vae, set_latent_statistics
 
 VALIDATION_CLIPS = 32
@@ -80,7 +81,12 @@ class VAEJob:
 
 
 def train_vae(settings: VAESettings) -> Path:
-    """Trains, measures the latents' statistics, and writes the diffusers folder `<output>/model`."""
+    """Trains, measures the latents' statistics, and writes the diffusers folder `<output>/model`.
+
+    Raises:
+        ConfigError: if crops or clips do not fit the autoencoder's strides, or crops are larger than clips.
+    """
+    check_sizes(settings)
     prepare(settings)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     job = VAEJob(settings)
@@ -89,6 +95,36 @@ def train_vae(settings: VAESettings) -> Path:
     with atomic_folder(settings.output / "model", replace=True) as folder:
         job.vae.save_pretrained(folder)
     return settings.output / "model"
+
+
+def check_sizes(settings: VAESettings) -> None:
+    """Makes sure that crops and whole clips pass through the autoencoder and come back in their size.
+
+    Raises:
+        ConfigError: listing every number that does not fit.
+    """
+    clips, architecture = settings.clips, settings.architecture
+    time = 2 ** sum(architecture.temporal_downsample)
+    space = 2 ** (len(architecture.dim_mult) - 1)
+    problems = [
+        f"{name} is {value}, expected a multiple of {time} plus 1"
+        for name, value in (("clips.num_frames", clips.num_frames), ("crop_frames", settings.crop_frames))
+        if value % time != 1
+    ]
+    sides = {"clips.height": clips.height, "clips.width": clips.width, "crop_size": settings.crop_size}
+    problems += [
+        f"{name} is {value}, expected a multiple of {space}" for name, value in sides.items() if value % space
+    ]
+    for name, value, most in (
+        ("crop_frames", settings.crop_frames, clips.num_frames),
+        ("crop_size", settings.crop_size, min(clips.height, clips.width)),
+    ):
+        if value > most:
+            problems.append(f"{name} is {value}, but a clip has {most}")
+    if problems:
+        raise ConfigError(
+            "the sizes do not fit the autoencoder:" + "".join(f"\n  {line}" for line in problems)
+        )
 
 
 def to_model(frames: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 "use strict";
 
-// One clock drives all videos: they play by themselves, and any that drifts by more than half a frame is set right.
+// The first video is the clock. All loop by themselves; one that drifts plays a little faster or slower until it
+// agrees, and jumps only where it is far off, because a jump costs more than it mends on a busy machine.
 (() => {
   const player = document.getElementById("player");
   if (!player) return;
@@ -14,65 +15,62 @@
   const clock = document.getElementById("clock");
   const rate = document.getElementById("rate");
 
-  let time = 0;
+  const JUMP_SECONDS = 0.4;
+
+  let frame = 0;
   let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-  let last = performance.now();
 
-  const frameAt = (t) => Math.min(frames - 1, Math.floor(t * fps + 1e-6));
+  // How far a is ahead of b on the loop, between minus and plus half of it.
+  const ahead = (a, b) => ((((a - b) % duration) + 1.5 * duration) % duration) - duration / 2;
 
-  function align(force) {
-    const speed = Number(rate.value);
+  function follow() {
+    const time = videos[0].currentTime;
     for (const video of videos) {
-      const end = video.duration || duration;
-      const wanted = Math.min(playing ? time : (frameAt(time) + 0.5) / fps, end - 0.25 / fps);
-      const off = Math.abs(video.currentTime - wanted);
-      if (force || (!video.seeking && off > (playing ? 0.5 / fps + 0.04 * speed : 1e-3))) video.currentTime = wanted;
-      if (video.playbackRate !== speed) video.playbackRate = speed;
-      if (playing && video.paused && time < end - 0.5 / fps) video.play().catch(() => {});
-      if (!playing && !video.paused) video.pause();
+      const lead = ahead(video.currentTime, time);
+      const settled = !video.seeking && !videos[0].seeking;
+      if (settled && Math.abs(lead) > JUMP_SECONDS) video.currentTime = time;
+      const correction = settled ? Math.max(-0.5, Math.min(0.5, 2 * lead)) : 0;
+      video.playbackRate = Number(rate.value) * (1 - correction);
+      if (video.paused) video.play().catch(() => {});
+    }
+    frame = Math.min(frames - 1, Math.floor(time * fps + 1e-6));
+  }
+
+  function rest() {
+    for (const video of videos) {
+      video.pause();
+      video.currentTime = (frame + 0.5) / fps;
     }
   }
 
   function draw() {
-    const frame = frameAt(time);
-    if (document.activeElement !== timeline || playing) timeline.value = frame;
-    clock.textContent = `frame ${frame + 1} of ${frames}, ${time.toFixed(2)} s`;
+    if (playing) {
+      follow();
+      timeline.value = frame;
+    }
+    clock.textContent = `frame ${frame + 1} of ${frames}, ${(frame / fps).toFixed(2)} s`;
     button.textContent = playing ? "\u275a\u275a\u2002Pause" : "\u25b6\u2002Play";
     for (const line of playheads) {
       const from = Number(line.dataset.from);
       const to = Number(line.dataset.to);
-      const x = from + (to - from) * Math.min(1, frame / Math.max(1, frames - 1));
+      const x = from + ((to - from) * frame) / Math.max(1, frames - 1);
       line.setAttribute("x1", x);
       line.setAttribute("x2", x);
     }
-  }
-
-  function tick(now) {
-    const step = Math.min(0.25, (now - last) / 1000) * Number(rate.value);
-    last = now;
-    if (playing) {
-      const next = time + step;
-      const wrapped = next >= duration;
-      time = wrapped ? next % duration : next;
-      align(wrapped);
-    }
-    draw();
-    requestAnimationFrame(tick);
+    requestAnimationFrame(draw);
   }
 
   button.addEventListener("click", () => {
     playing = !playing;
-    if (!playing) time = frameAt(time) / fps;
-    align(true);
+    if (!playing) rest();
   });
   timeline.addEventListener("input", () => {
     playing = false;
-    time = Number(timeline.value) / fps;
-    align(true);
+    frame = Number(timeline.value);
+    rest();
   });
-  for (const video of videos) video.addEventListener("loadeddata", () => align(true));
-  align(true);
-  requestAnimationFrame(tick);
+  for (const video of videos) video.addEventListener("loadeddata", () => playing || rest());
+  draw();
 })();
 
 (() => {

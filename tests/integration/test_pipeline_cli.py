@@ -1,0 +1,160 @@
+"""Layer search, latent geometry model, post-training and generation, each by its command, one after another."""
+
+import json
+import math
+
+import pytest
+import torch
+from commands import vggrpo
+from diffusers import WanPipeline
+from safetensors import safe_open
+
+from vggrpo.backbones import load_video_backbone
+from vggrpo.config import resolve_model
+from vggrpo.evaluation import EvaluationRecords
+from vggrpo.io import load_tensors, read_records, read_video, verify_manifest
+from vggrpo.lgm import LatentGeometryModel
+
+SAMPLES = 2
+
+
+def test_find_layer_writes_table_plot_and_figures(pipeline):
+    assert pipeline.find_layer.status == 0, pipeline.find_layer.err
+    folder = pipeline.folder / "layers"
+    search = json.loads((folder / "layer_search.json").read_text())
+    assert (folder / "layer_search.png").read_bytes().startswith(b"\x89PNG")
+    assert {"E0", "E1"} <= set(json.dumps(search).split('"'))
+    assert all(name in pipeline.find_layer.out for name in ("E0", "E1", str(folder)))
+
+
+def test_stages_share_the_clips(pipeline):
+    assert "encode real clips" in pipeline.find_layer.err
+    assert "encode real clips" not in pipeline.train_lgm.err
+    assert {path.name for path in (pipeline.folder / "clips").iterdir()} == {"real", "generated", "text"}
+
+
+def test_the_lgm_loads_and_fits_the_video_model(pipeline):
+    assert pipeline.train_lgm.status == 0, pipeline.train_lgm.err
+    model = LatentGeometryModel.from_pretrained(pipeline.folder / "lgm" / "model")
+    backbone = load_video_backbone("micro")
+    model.check_latents(backbone.latent_spec)
+    assert model.stitch_point == "E1"
+    assert model.adaptation == {"trainable": "lora", "rank": 2, "alpha": 32}
+    scene = model(torch.randn(1, *backbone.latent_shape(17, 48, 64)))
+    assert scene.depth_z.shape == (1, 5, 48, 64)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_lgms_quality_is_measured_before_and_after(pipeline):
+    before, after = (
+        json.loads((pipeline.folder / "lgm" / name).read_text())
+        for name in ("untrained_quality.json", "quality.json")
+    )
+    assert before.keys() == after.keys() == {"real", "generated"}
+    assert before != after
+    for quality in after.values():
+        assert quality["agreement"]["depth_abs_rel"] > 0
+        assert quality["spearman"].keys() == {"camera_motion", "reprojection"}
+    records = read_records(pipeline.folder / "lgm" / "metrics.jsonl")
+    assert [r["step"] for r in records if "lgm/generated/depth_abs_rel" in r] == [3, 5]
+    assert {"loss", "grad_norm", "lgm/depth", "lgm/rotation"} <= set(records[-2])
+    assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
+
+
+def test_training_steps_are_clips_times_epochs_over_batch(pipeline):
+    assert (pipeline.folder / "lgm" / "checkpoints" / "step_000005").is_dir()
+
+
+def test_train_starts_on_policy_and_at_the_base_model(pipeline):
+    assert pipeline.train.status == 0, pipeline.train.err
+    records = read_records(pipeline.folder / "train" / "metrics.jsonl")
+    updates = [record for record in records if "policy/loss" in record]
+    assert [record["step"] for record in updates] == [1, 2, 3]
+    assert updates[-1]["policy/kl"] > 0
+    for record in updates:
+        assert {
+            *("reward/camera_motion/mean", "reward/camera_motion/std", "reward/reprojection/mean"),
+            *("group/frac_zero_std", "group/frac_invalid", "policy/ratio_mean", "policy/clip_frac"),
+            *("time/rollout", "time/score", "time/update"),
+        } <= set(record)
+
+
+def test_the_first_iteration_alone_is_exactly_on_policy(pipeline, tmp_path):
+    flags = (*pipeline.train_flags, "--iterations", 1, "--updates-per-rollout", 1)
+    assert vggrpo("train", "--output", tmp_path / "one", *flags).status == 0
+    first = next(r for r in read_records(tmp_path / "one" / "metrics.jsonl") if "policy/kl" in r)
+    assert first["policy/ratio_deviation"] <= 1e-6
+    assert first["policy/kl"] == 0.0
+
+
+def test_evaluations_are_there_at_the_start_and_at_the_end(pipeline):
+    run = pipeline.folder / "train"
+    assert [path.name for path in sorted((run / "evaluations").iterdir())] == [
+        f"step_{iteration:06d}.json" for iteration in (0, 2, 3)
+    ]
+    start, end = (EvaluationRecords.load(run / "evaluations" / f"step_00000{i}.json") for i in (0, 3))
+    assert len(start) == len(end) == SAMPLES
+    assert start.keys == end.keys
+    assert (start.values("flow_magnitude") != end.values("flow_magnitude")).any()
+    assert {"lgm/camera_motion", "teacher/reprojection", "flow_jerk", "diversity"} <= set(start.metrics)
+    logged = [r["step"] for r in read_records(run / "metrics.jsonl") if "evaluation/lgm/camera_motion" in r]
+    assert logged == [0, 2, 3]
+    videos = sorted((run / "samples" / "step_000003").iterdir())
+    assert len(videos) == SAMPLES
+    assert read_video(videos[0])[0].shape == (17, 48, 64, 3)
+
+
+def test_the_newest_checkpoints_are_kept_whole(pipeline):
+    checkpoints = sorted((pipeline.folder / "train" / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == ["step_000002", "step_000003"]
+    for checkpoint in checkpoints:
+        verify_manifest(checkpoint)
+    final = pipeline.folder / "train" / "lora" / "pytorch_lora_weights.safetensors"
+    assert final.read_bytes() == (checkpoints[-1] / "lora" / final.name).read_bytes()
+
+
+def test_plain_diffusers_gives_our_policy(pipeline):
+    folder = pipeline.folder / "train" / "lora"
+    pipe = WanPipeline.from_pretrained(resolve_model("micro", "video").folder)
+    pipe.load_lora_weights(folder)
+    policy = load_video_backbone("micro")
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn((2, *policy.latent_shape(17, 48, 64)), generator=generator)
+    embeds = policy.encode_prompts(["a red box", "a blue ball"])
+    with torch.no_grad():
+        theirs = pipe.transformer(latents, torch.full((2,), 700.0), embeds, return_dict=False)[0]
+        base = policy.velocity(latents, 0.7, embeds)
+        policy.load_lora(folder)
+        ours = policy.velocity(latents, 0.7, embeds)
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+    assert (ours - base).abs().max() > 100 * (ours - theirs).abs().max()
+    assert (ours - base).abs().max() > 1e-4
+    with safe_open(folder / "pytorch_lora_weights.safetensors", "pt") as file:
+        assert "lora_alpha" in json.dumps(file.metadata())
+
+
+def test_generate_uses_the_lora(pipeline):
+    command = ("generate", "--prompts", "a red box", "--infer-steps", 2, "--save-latents")
+    aligned = vggrpo(*command, "--output", pipeline.folder / "aligned", "--lora", pipeline.folder / "train" / "lora")
+    base = vggrpo(*command, "--output", pipeline.folder / "base")
+    assert (aligned.status, base.status) == (0, 0), aligned.err + base.err
+    latents, sidecars = [], []
+    for name in ("aligned", "base"):
+        (video,) = (pipeline.folder / name).glob("*.mp4")
+        assert read_video(video)[0].shape == (17, 48, 64, 3)
+        latents.append(load_tensors(video.with_suffix(".safetensors"))["latents"])
+        sidecars.append(json.loads(video.with_suffix(".json").read_text()))
+    assert not torch.equal(latents[0], latents[1])
+    assert "lora" in sidecars[0]["model"]
+    assert "lora" not in sidecars[1]["model"]
+
+
+@pytest.mark.parametrize("command", ["find-layer", "train-lgm", "train"])
+def test_a_run_is_refused_the_second_time(pipeline, command):
+    run = {"find-layer": "layers", "train-lgm": "lgm", "train": "train"}[command]
+    before = (pipeline.folder / run / "config.yaml").read_bytes()
+    flags = {"find-layer": pipeline.clips, "train-lgm": pipeline.lgm_flags, "train": pipeline.train_flags}
+    outcome = vggrpo(command, "--output", pipeline.folder / run, *flags[command])
+    assert outcome.status == 1
+    assert "already holds a run; add --resume to continue it" in outcome.err
+    assert (pipeline.folder / run / "config.yaml").read_bytes() == before

@@ -1,0 +1,284 @@
+"""`vggrpo world evaluate`: what it measures, its cards, and the contact sheets of the video training."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from matplotlib.image import imread
+from safetensors.torch import load_file
+
+from vggrpo.backbones import load_video_backbone
+from vggrpo.backbones.any4d import Any4D, Any4DConfig
+from vggrpo.cli.main import main
+from vggrpo.config import ConfigError, GeometrySettings, LoopSettings, VideoSettings, validate
+from vggrpo.evaluation import auc
+from vggrpo.io import RunFolder
+from vggrpo.rewards import CameraMotionReward, ReprojectionReward
+from vggrpo.training.pretrain import video as video_training
+from vggrpo.training.pretrain.contact_sheet import MARGIN, draw_contact_sheet
+from vggrpo.training.pretrain.measures import SIGMA_BANDS, geometry_errors, velocity_losses
+from vggrpo.training.pretrain.provenance import packaged_trainings, trainings_of_runs
+from vggrpo.training.pretrain.summary import best_threshold, geometry_figures, steadiness
+from vggrpo.world import render_clips, sample_scene
+
+FRAMES, SIDE = 9, 32
+SIZE = ("--clips.num-frames", str(FRAMES), "--clips.height", str(SIDE), "--clips.width", str(SIDE))
+COUNTS = ("--num-clips", "3", "--num-samples", "2", "--infer-steps", "2", "--batch-size", "2")
+
+
+@pytest.fixture(scope="module")
+def geometry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Any4D of random weights."""
+    model = Any4D(
+        Any4DConfig(
+            patch_size=8,
+            encoder_dim=16,
+            encoder_depth=2,
+            encoder_heads=2,
+            multi_view_dim=16,
+            multi_view_depth=4,
+            multi_view_heads=2,
+            multi_view_hooks=(1, 2),
+            dpt_features=8,
+            dpt_layer_dims=(4, 8, 8, 8),
+            position_grid=4,
+            scale_dim=8,
+        )
+    )
+    generator = torch.Generator().manual_seed(0)
+    model.reset_parameters(depth=3.0, generator=generator)
+    with torch.no_grad():  # rays that fan out, as any trained model's do
+        for parameter in model.network.dense_head.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    folder = tmp_path_factory.mktemp("models") / "small-geometry"
+    folder.mkdir()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Key frames of eight clips; steady and shaky, static and dynamic ones are among them."""
+    return render_clips([sample_scene("test", i) for i in range(8)], views="keys")
+
+
+@pytest.fixture
+def geometry_run(tmp_path: Path) -> Path:
+    """A finished training of a geometry model, as far as its settings and metrics go."""
+    settings = GeometrySettings(
+        output=tmp_path / "private" / "run", loop=LoopSettings(steps=1800, batch_size=4, lr=1e-3)
+    )
+    run = RunFolder.create(settings.output, settings)
+    run.log(10, {"loss": 1.0, "time/step": 1.0})
+    run.log(20, {"loss": 0.5, "time/step": 3.0})
+    run.log(20, {"geometry/validation_depth_abs_rel": 0.5})
+    return settings.output
+
+
+def header_of(card: str) -> dict:
+    opening, header, _ = card.split("---\n", 2)
+    assert opening == ""
+    return yaml.safe_load(header)
+
+
+def test_command_measures_and_writes(tiny_pipeline, geometry_folder, geometry_run, tmp_path, capsys):
+    output = tmp_path / "out"
+    words = ["world", "evaluate", "--video", str(tiny_pipeline), "--geometry", str(geometry_folder)]
+    words += ["--output", str(output), "--train-runs", str(geometry_run), *SIZE, *COUNTS]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "PSNR of the reconstruction" in shown
+    assert str(output / "video" / "README.md") in shown
+
+    figures = json.loads((output / "evaluation.json").read_text())
+    backbone = load_video_backbone(tiny_pipeline)
+    raster = {"num_frames": FRAMES, "height": SIDE, "width": SIDE}
+    frames = render_clips([sample_scene("test", i) for i in range(3)], **raster).frames
+    decoded = backbone.decode_latents(backbone.encode_video(frames)).clamp(0, 1)
+    psnr = [10 * np.log10(1 / ((a - b) ** 2).mean().item()) for a, b in zip(decoded, frames, strict=True)]
+    assert figures["autoencoder"]["psnr_db"]["mean"] == pytest.approx(np.mean(psnr), abs=0.01)
+    assert figures["models"]["video"]["denoiser"] == backbone.identity()["denoiser"]
+    assert figures["geometry"]["reprojection"]["exact"]["mean"] > 0.98
+    assert len(json.loads((output / "samples.json").read_text())["flow_jerk"]) == 2
+    assert imread(output / "contact_sheet.png").shape[1] > 2 * 5 * SIDE
+
+    card = (output / "geometry" / "README.md").read_text()
+    assert header_of(card)["license"] == "apache-2.0"
+    count = sum(tensor.numel() for tensor in load_file(geometry_folder / "model.safetensors").values())
+    assert f"{count:,}" in card
+    assert "`train-geometry` took 1,800 optimizer steps, 1.00 hours" in card
+    assert "private" not in card
+    video_card = (output / "video" / "README.md").read_text()
+    assert header_of(video_card)["pipeline_tag"] == "text-to-video"
+    assert "settings of `vggrpo world train-vae` were not recorded" in video_card
+    assert not (geometry_folder / "README.md").exists()
+
+    assert main(words) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_cards_go_into_the_models_folders(tiny_pipeline, geometry_folder, tmp_path):
+    video, geometry = tmp_path / "video", tmp_path / "geometry"
+    shutil.copytree(tiny_pipeline, video)
+    shutil.copytree(geometry_folder, geometry)
+    before = load_video_backbone(video).identity()
+    words = ["world", "evaluate", "--video", str(video), "--geometry", str(geometry), "--write-cards"]
+    assert main([*words, "--output", str(tmp_path / "out"), *SIZE, *COUNTS]) == 0
+    for kind, folder in (("video", video), ("geometry", geometry)):
+        card = (folder / "README.md").read_text()
+        assert card == (tmp_path / "out" / kind / "README.md").read_text()
+        assert "## Limits" in card
+    assert load_video_backbone(video).identity() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--clips.num-frames", "10"), "num_frames is 10"),
+        (("--clips.height", "24"), "exact geometry needs the same raster"),
+        (("--video", "wan2.1-1.3b"), "a repository on a hub"),
+        (("--train-runs", "nowhere"), "no run folder"),
+    ],
+)
+def test_wrong_settings_leave_nothing(tiny_pipeline, geometry_folder, tmp_path, capsys, flags, message):
+    words = ["world", "evaluate", "--video", str(tiny_pipeline), "--geometry", str(geometry_folder), *SIZE]
+    assert main([*words, "--output", str(tmp_path / "out"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def summarised(scene, clips):
+    errors = geometry_errors(scene, clips.geometry)
+    rewards = {"camera_motion": CameraMotionReward(), "reprojection": ReprojectionReward.robust()}
+    columns = {name: value.double().numpy() for name, value in errors.items()}
+    columns["is_shaky"] = clips.is_shaky.double().numpy()
+    for source, seen in (("exact", clips.geometry), ("real", scene), ("autoencoded", scene)):
+        for name, reward in rewards.items():
+            columns[f"{source}/{name}"] = reward(seen).value.double().numpy()
+    return geometry_figures(columns)
+
+
+def test_exact_geometry_has_no_error_and_planted_errors_are_found(clips):
+    truth = clips.geometry
+    figures = summarised(truth, clips)
+    assert figures["depth_abs_rel"]["mean"] == 0
+    assert figures["rotation_deg"]["mean"] == pytest.approx(0, abs=0.05)
+    assert figures["moving_flow"]["epe"] == 0
+    assert figures["moving_flow"]["true_length"] > 0.05
+    exact = CameraMotionReward()(truth).value
+    separable = auc(exact[~clips.is_shaky].numpy(), exact[clips.is_shaky].numpy())
+    assert figures["steady_shaky_auc"] == dict.fromkeys(
+        ("exact", "predicted", "predicted_autoencoded"), separable
+    )
+
+    blind = dataclasses.replace(
+        truth,
+        depth_z=1.1 * truth.depth_z,
+        scene_flow_from_ref=torch.zeros_like(truth.world_points),
+        camera_to_world=torch.eye(4).expand_as(truth.camera_to_world),
+    )
+    figures = summarised(blind, clips)
+    assert figures["depth_abs_rel"]["mean"] == pytest.approx(0.1, abs=1e-4)
+    assert figures["rotation_deg"]["mean"] == pytest.approx(figures["true_rotation_deg"]["mean"], rel=1e-3)
+    assert figures["moving_flow"]["share_of_true"] == pytest.approx(1)
+    assert figures["steady_shaky_auc"]["predicted"] == 0.5
+
+
+def test_loss_by_band_against_closed_forms(tiny_pipeline):
+    video = load_video_backbone(tiny_pipeline)
+    for name in ("weight", "bias"):
+        getattr(video.transformer.proj_out, name).data.zero_()
+    latents = torch.randn(6, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    embeds = video.encode_prompts(["a red box"] * 6)
+    losses = velocity_losses(video, latents, embeds, range(6), seed=0)
+    for low, high in SIGMA_BANDS:
+        # A velocity of zero errs by var(noise) + var(x0); a linear one by what it leaves of that.
+        assert losses[f"velocity_loss/{low:g}-{high:g}"].mean() == pytest.approx(2, rel=0.05)
+        sigma = torch.linspace(low, high, 101)
+        left = 2 - (2 * sigma - 1) ** 2 / (sigma**2 + (1 - sigma) ** 2)
+        baseline = losses[f"velocity_baseline/{low:g}-{high:g}"]
+        assert left.min() * 0.9 <= baseline.min() <= baseline.max() <= left.max() * 1.1
+    alone = velocity_losses(video, latents[4:], embeds[4:], [4, 5], seed=0)
+    for name, values in alone.items():
+        torch.testing.assert_close(values, losses[name][4:])
+
+
+def test_threshold_and_shares():
+    assert best_threshold(np.array([3.0, 4.0]), np.array([1.0, 2.0])) == (2.5, 1.0)
+    threshold, accuracy = best_threshold(np.array([1.0, 3.0, 4.0]), np.array([0.0, 2.0]))
+    assert (threshold, accuracy) == (2.5, pytest.approx((2 / 3 + 1) / 2))
+    real, shaky = np.array([0.1, 0.2, 0.9, 1.0, np.nan]), np.array([False, False, True, True, True])
+    figures = steadiness(real, shaky, np.array([0.0, 0.3, 0.8, np.nan]), higher_is_steady=False)
+    assert figures["threshold"] == pytest.approx(0.55)
+    assert figures["auc"] == 1
+    assert figures["steady_share"] == {"samples": pytest.approx(2 / 3), "real": 0.5, "truly_steady": 0.5}
+    one_kind = steadiness(real[:2], shaky[:2], np.array([0.0]), higher_is_steady=False)
+    assert one_kind["steady_share"] is None
+    assert one_kind["quantiles"]["real_shaky"] is None
+
+
+def test_trainings_of_runs(geometry_run, tmp_path):
+    training = trainings_of_runs([geometry_run])["train-geometry"]
+    recipe = yaml.safe_load(training.recipe)
+    assert recipe["output"] == "runs/train-geometry"
+    assert validate(GeometrySettings, recipe, "the card").loop.steps == 1800
+    with pytest.raises(ConfigError, match="two runs of train-geometry"):
+        trainings_of_runs([geometry_run, geometry_run])
+    (tmp_path / "config.yaml").write_text("steps: 3\n")
+    with pytest.raises(ConfigError, match="settings of none of train-vae, train-video, train-geometry"):
+        trainings_of_runs([tmp_path])
+
+
+def test_packaged_recipes_are_the_fallback():
+    trainings = packaged_trainings("micro")
+    assert list(trainings) == ["train-vae", "train-video", "train-geometry"]
+    assert trainings["train-video"].hours is None
+    assert yaml.safe_load(trainings["train-video"].recipe)["vae"] == "runs/train-vae/model"
+    assert packaged_trainings(None) == {}
+
+
+def test_contact_sheet_shows_the_frames(tmp_path):
+    frames = torch.rand(3, 9, 6, 8, 3)
+    captions = ["a red box " * 9, "a sphere", "two"]
+    draw_contact_sheet(frames, captions, tmp_path / "sheet.png", frames_per_clip=3, columns=2, scale=4)
+    sheet = imread(tmp_path / "sheet.png")[..., :3]
+    left = MARGIN + 3 * 4 * 8 + MARGIN
+    strip = sheet[MARGIN : MARGIN + 4 * 6, left : left + 3 * 4 * 8]
+    expected = torch.cat([frames[1, 0], frames[1, 4], frames[1, 8]], dim=1).numpy()
+    np.testing.assert_allclose(strip[2::4, 2::4], expected, atol=1 / 255)
+    beneath = sheet[MARGIN + 4 * 6 : MARGIN + 4 * 6 + 14, left:]
+    assert beneath.min() < 0.5, "no caption beneath the strip"
+    with pytest.raises(ValueError, match="captions has 2 entries for 3 clips"):
+        draw_contact_sheet(frames, captions[:2], tmp_path / "other.png")
+    assert not (tmp_path / "other.png").exists()
+
+
+def test_video_training_draws_samples_and_saves_float16(tiny_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_training, "VALIDATION_CLIPS", 4)
+    monkeypatch.setattr(video_training, "SHEET_STEPS", 2)
+    settings = VideoSettings(
+        output=tmp_path / "run",
+        vae=tiny_pipeline / "vae",
+        num_clips=4,
+        clips={"num_frames": 5, "height": 16, "width": 16},
+        architecture={
+            "num_attention_heads": 2,
+            "attention_head_dim": 12,
+            "num_layers": 1,
+            "ffn_dim": 16,
+            "text_dim": 16,
+            "text_layers": 1,
+        },
+        loop={"steps": 2, "batch_size": 2, "lr": 1e-3, "evaluate_every": 1, "checkpoint_every": 2},
+    )
+    folder = video_training.train_video(settings)
+    sheets = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    assert sheets == ["step_000001.png", "step_000002.png"]
+    tensors = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert tensors["blocks.0.attn1.to_q.weight"].dtype == torch.float16
+    assert load_video_backbone(folder).latent_shape(5, 16, 16) == (4, 2, 4, 4)
