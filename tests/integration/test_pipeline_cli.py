@@ -29,6 +29,7 @@ def test_find_layer_writes_table_plot_and_figures(pipeline):
 
 def test_stages_share_the_clips(pipeline):
     assert "encode real clips" in pipeline.find_layer.err
+    assert pipeline.train_lgm.status == 0, pipeline.train_lgm.err
     assert "encode real clips" not in pipeline.train_lgm.err
     assert {path.name for path in (pipeline.folder / "clips").iterdir()} == {"real", "generated", "text"}
 

@@ -8,7 +8,8 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prefix, commands = "vggrpo", COMMANDS
     while True:
         if not words or words[0] in ("-h", "--help"):
-            print(_help(prefix, commands))
+            with _reader_may_leave():
+                print(_help(prefix, commands), flush=True)
             return 0 if words else 2
         word = words.pop(0)
         if word == "--version" and prefix == "vggrpo":
@@ -86,14 +88,27 @@ def _run(command: Command, argv: list[str]) -> int:
         print(f"\n{str(error) or INTERRUPTED}", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has left; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except (VggrpoError, ValueError, FloatingPointError, OSError) as error:
         if os.environ.get("VGGRPO_DEBUG") == "1":
             traceback.print_exc()
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Lets `vggrpo --help | head` end quietly."""
+    try:
+        yield
+    except BrokenPipeError:
+        _discard_output()
+
+
+def _discard_output() -> None:
+    """The reader of our output has left; Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _sentence(error: Exception) -> str:

@@ -38,6 +38,12 @@ class TrainSettings(RunSettings):
         ge=1, description="classifier-free guidance in rollouts and evaluation; 1 is none"
     )
 
+    fps: PositiveFloat = Field(16.0, description="frames per second at which sample videos are written")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="recompute the denoiser's blocks in the backward pass to save memory",
+    )
+
     lora_rank: PositiveInt = 32
     lora_alpha: PositiveFloat = 64.0
     lora_targets: Literal["attention", "attention+ffn"] = "attention"

@@ -24,7 +24,8 @@ from vggrpo.training.runtime import choose_device, open_video_model, prepare
 from vggrpo.training.sources import open_prompts
 from vggrpo.training.trainer import LORA_FOLDER, VGGRPOTrainer
 
-SAMPLE_FPS = 8
+PREFIX = "evaluation/"
+"""Of the held-out means in the run's metrics."""
 
 
 def records_file(run: Path, iteration: int) -> Path:
@@ -45,37 +46,37 @@ class Evaluation:
         self.settings, self.run, self.evaluator = settings, run, evaluator
 
     def run_at(self, iteration: int) -> EvaluationRecords:
-        """Measures what is not measured yet after `iteration` iterations."""
+        """Measures what is not measured yet after `iteration` iterations, and logs the means once."""
+        records = self._measure(iteration)
+        if not any(PREFIX + name in record for record in self._logged(iteration) for name in records.metrics):
+            means = {PREFIX + name: interval.mean for name, interval in summary(records).items()}
+            self.run.log(iteration, means)
+        return records
+
+    def _logged(self, iteration: int) -> list[dict]:
+        return [record for record in self.run.read_metrics() if record["step"] == iteration]
+
+    def _measure(self, iteration: int) -> EvaluationRecords:
         file = records_file(self.run.path, iteration)
         done = EvaluationRecords.load(file) if file.exists() else None
         if done is not None and len(done) == self.evaluator.num_samples:
-            self._log(iteration, done)
             return done
 
         def keep(records: EvaluationRecords, block: SampledBlock) -> None:
             self._write_videos(iteration, block)
             records.save(file)
 
-        with progress(
-            f"evaluate after {iteration} iterations", self.evaluator.num_samples, unit="sample"
-        ) as bar:
-            records = self.evaluator.evaluate(
-                done, keep, lambda count, total: bar.advance(int(count) - bar.done)
+        finished = len(done) if done is not None else 0
+        description = f"evaluate after {iteration} iterations"
+        with progress(description, self.evaluator.num_samples, finished, unit="sample") as bar:
+            return self.evaluator.evaluate(
+                done, keep, lambda count, total: bar.advance(max(int(count) - bar.done, 0))
             )
-        self._log(iteration, records)
-        return records
-
-    def _log(self, iteration: int, records: EvaluationRecords) -> None:
-        """Adds the means to the run's metrics, unless an earlier process has done so."""
-        means = {f"evaluation/{name}": interval.mean for name, interval in summary(records).items()}
-        logged = [record for record in self.run.read_metrics() if record["step"] == iteration]
-        if not any(means.keys() <= record.keys() for record in logged):
-            self.run.log(iteration, means)
 
     def _write_videos(self, iteration: int, block: SampledBlock) -> None:
         for key, frames in zip(block.keys, block.frames, strict=True):
             path = sample_video(self.run.path, iteration, key)
-            write_video(path, (frames.clamp(0, 1) * 255).round().to(torch.uint8), SAMPLE_FPS)
+            write_video(path, (frames.clamp(0, 1) * 255).round().to(torch.uint8), self.settings.fps)
 
 
 def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None = None) -> Path:
@@ -91,17 +92,19 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
     device = choose_device(settings.device)
     training_prompts = open_prompts(settings.prompts, "train", settings.num_prompts)
     held_out_prompts = open_prompts(
-        settings.evaluation_prompts, "validation", settings.num_evaluation_prompts
+        settings.evaluation_prompts, "validation", settings.num_evaluation_prompts, "--evaluation-prompts"
     )
-    policy = open_video_model(settings.base_model, settings, device)
+    policy = open_video_model(settings.base_model, settings, device, settings.gradient_checkpointing)
     policy.latent_shape(settings.num_frames, settings.height, settings.width)
     lgm = LatentGeometryModel.from_pretrained(settings.lgm_path).to(device)
     lgm.check_latents(policy.latent_spec, settings.base_model)
-    geometry = load_geometry_backbone(settings.geometry_model).to(device)
+    geometry = load_geometry_backbone(settings.geometry_model)
 
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     rewards = build_rewards(settings.rewards)
     texts = PromptTexts(settings, run, policy)
+    training_embeds, held_out_embeds = texts.embed(training_prompts), texts.embed(held_out_prompts)
+    policy.release("text_encoder")
     trainer = VGGRPOTrainer(
         settings,
         run,
@@ -109,7 +112,7 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
         lgm,
         rewards,
         training_prompts,
-        texts.embed(training_prompts),
+        training_embeds,
         texts.negative,
     )
     evaluator = HeldOutEvaluator(
@@ -119,15 +122,17 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
         rewards,
         held_out_prompts,
         held_out_settings(settings),
-        texts.embed(held_out_prompts),
+        held_out_embeds,
         texts.negative,
     )
-    policy.release("text_encoder")
     trainer.resume()
     evaluation = Evaluation(settings, run, evaluator)
     while True:
         if trainer.iteration % settings.eval_every == 0 or trainer.iteration == settings.iterations:
+            # The autoencoder and the uncut geometry model are on the device for evaluations only.
+            geometry.to(device)
             evaluation.run_at(trainer.iteration)
+            geometry.to("cpu")
             policy.release("vae")
             if on_evaluation is not None:
                 on_evaluation(trainer.iteration)

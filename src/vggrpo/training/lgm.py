@@ -30,6 +30,7 @@ from vggrpo.training.loop import run_job
 from vggrpo.training.optim import parameter_group
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import autocast, choose_device, open_video_model, prepare
+from vggrpo.training.sources import open_prompts, open_videos
 
 LAYER_SEARCH = "layer_search"
 QUALITY_FILE = "quality.json"
@@ -59,9 +60,11 @@ def open_stitch(settings: StitchSettings, run: RunFolder) -> Stitch:
 def search_layer(settings: FindLayerSettings) -> tuple[LayerSearch, Path]:
     """`vggrpo find-layer`: ranks the stitch points; writes table, plot and JSON into the run folder."""
     prepare(settings)
+    num_clips = settings.held_out_clips + settings.fit_clips
+    open_videos(settings.real_videos, num_clips, settings.num_frames, settings.height, settings.width)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     stitch = open_stitch(settings, run)
-    clips = stitch.clips.real(settings.fit_clips + settings.held_out_clips)
+    clips = stitch.clips.real(num_clips)
     search = _search(stitch.geometry, clips, settings, settings.candidates)
     write_layer_search(search, run.path)
     return search, run.path
@@ -215,9 +218,12 @@ def train_lgm(settings: LGMSettings) -> Path:
     prepare(settings)
     if settings.real_clips + settings.generated_clips == 0:
         raise ConfigError("real_clips and generated_clips are both 0: there is nothing to train on")
+    num_real = settings.held_out_clips + max(settings.real_clips, settings.fit_clips)
+    open_videos(settings.real_videos, num_real, settings.num_frames, settings.height, settings.width)
+    open_prompts(settings.prompts, "train", settings.num_prompts)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     stitch = open_stitch(settings, run)
-    real = stitch.clips.real(settings.held_out_clips + max(settings.real_clips, settings.fit_clips))
+    real = stitch.clips.real(num_real)
     generated = stitch.clips.generated(settings.held_out_clips + settings.generated_clips, settings)
 
     points = () if settings.stitch_point == "auto" else (settings.stitch_point,)

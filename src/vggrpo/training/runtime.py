@@ -31,12 +31,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_video_model(name: str, settings: RunSettings, device: torch.device) -> VideoBackbone:
+def open_video_model(
+    name: str, settings: RunSettings, device: torch.device, gradient_checkpointing: bool = False
+) -> VideoBackbone:
     """The video model called `name`, with the run's precision; loads no weights yet."""
     return load_video_backbone(
         name,
         device=device,
         precision=settings.precision,
+        gradient_checkpointing=gradient_checkpointing,
         weight_dtype=torch.bfloat16 if settings.weights == "bfloat16" else torch.float32,
     )
 

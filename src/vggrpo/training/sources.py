@@ -1,6 +1,7 @@
 """Where prompts and real videos come from: files of the user's, or the procedural world."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -45,6 +46,8 @@ class FolderVideos:
     """The first `count` clips of a folder of videos."""
 
     def __init__(self, folder: str, count: int, num_frames: int, height: int, width: int) -> None:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"there is no video folder {folder}; name yours with --real-videos")
         self._videos = VideoFolder(folder, num_frames=num_frames, height=height, width=width)
         if len(self._videos) < count:
             raise ConfigError(
@@ -78,8 +81,10 @@ def video_batches(videos: VideoSource, start: int, batch_size: int) -> Iterator[
         yield torch.stack([videos.clip(i) for i in range(first, min(first + batch_size, len(videos)))])
 
 
-def open_prompts(source: str, split: str, count: int | None = None) -> list[Prompt]:
+def open_prompts(source: str, split: str, count: int | None = None, flag: str = "--prompts") -> list[Prompt]:
     """Prompts of a file, or the world's captions of `split`; the first `count` of them.
+
+    `flag` is the one that names them, for messages.
 
     Raises:
         ConfigError: if the file is wrong, holds fewer prompts than asked for, or the world is asked for no
@@ -89,6 +94,8 @@ def open_prompts(source: str, split: str, count: int | None = None) -> list[Prom
         if count is None:
             raise ConfigError("the world has endless prompts; set how many to use")
         return world_prompts(split, count)
+    if not Path(source).is_file():
+        raise ConfigError(f"there is no prompt file {source}; name yours, .txt or .jsonl, with {flag}")
     prompts = load_prompts(source)
     if count is not None and len(prompts) < count:
         raise ConfigError(f"{count} prompts are asked for, but {source} holds {len(prompts)}")

@@ -270,8 +270,8 @@ class VGGRPOTrainer:
             )
         if self.iteration == 0 and kl > 0:
             raise FloatingPointError(
-                f"before the first update the KL to the base model is {kl:.2g}, not 0: the LoRA does not start "
-                "as zero"
+                f"before the first update the KL to the base model is {kl:.2g}, not 0: the LoRA does not "
+                "start as zero"
             )
 
     def save_checkpoint(self) -> None:

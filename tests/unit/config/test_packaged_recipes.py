@@ -241,9 +241,10 @@ def test_paper_index_shows_the_recipes_values(stage: str, setting: str, shown: l
         value = load(f"{family}/{stage}")
         for part in setting.split("."):
             value = getattr(value, part)
+        remedy = f"docs/paper_index.md shows {cell} for {family}/{stage}: {setting}, the recipe says {value}"
         if isinstance(value, bool):
-            assert cell == ("yes" if value else "no"), family
+            assert cell == ("yes" if value else "no"), remedy
         elif isinstance(value, int | float):
-            assert float(cell) == pytest.approx(value), family
+            assert float(cell) == pytest.approx(value), remedy
         else:
-            assert cell == ("none" if value is None else value), family
+            assert cell == ("none" if value is None else value), remedy

@@ -31,12 +31,11 @@ SIZE = ("--clips.num-frames", str(FRAMES), "--clips.height", str(SIDE), "--clips
 COUNTS = ("--num-clips", "3", "--num-samples", "2", "--infer-steps", "2", "--batch-size", "2")
 
 
-@pytest.fixture(scope="module")
-def geometry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_geometry(folder: Path, patch_size: int) -> Path:
     """A small Any4D of random weights."""
     model = Any4D(
         Any4DConfig(
-            patch_size=8,
+            patch_size=patch_size,
             encoder_dim=16,
             encoder_depth=2,
             encoder_heads=2,
@@ -55,10 +54,14 @@ def geometry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():  # rays that fan out, as any trained model's do
         for parameter in model.network.dense_head.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
-    folder = tmp_path_factory.mktemp("models") / "small-geometry"
     folder.mkdir()
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def geometry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_geometry(tmp_path_factory.mktemp("models") / "small-geometry", patch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -140,14 +143,18 @@ def test_cards_go_into_the_models_folders(tiny_pipeline, geometry_folder, tmp_pa
     ("flags", "message"),
     [
         (("--clips.num-frames", "10"), "num_frames is 10"),
-        (("--clips.height", "24"), "exact geometry needs the same raster"),
+        (("--geometry", "finer"), "the geometry model sees 16x16: exact geometry needs the same raster"),
         (("--video", "wan2.1-1.3b"), "a repository on a hub"),
         (("--train-runs", "nowhere"), "no run folder"),
     ],
 )
-def test_wrong_settings_leave_nothing(tiny_pipeline, geometry_folder, tmp_path, capsys, flags, message):
+def test_wrong_settings_leave_nothing(
+    tiny_pipeline, geometry_folder, tmp_path, capsys, monkeypatch, flags, message
+):
+    monkeypatch.chdir(tmp_path)
+    save_geometry(tmp_path / "finer", patch_size=4)
     words = ["world", "evaluate", "--video", str(tiny_pipeline), "--geometry", str(geometry_folder), *SIZE]
-    assert main([*words, "--output", str(tmp_path / "out"), *flags]) == 2
+    assert main([*words, "--output", str(tmp_path / "out"), *COUNTS, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -33,7 +33,7 @@ from vggrpo.evaluation.report import (
 )
 from vggrpo.io import RunFolder, read_json, read_video
 from vggrpo.lgm import LatentGeometryModel
-from vggrpo.training.align import SAMPLE_FPS, records_file, sample_video
+from vggrpo.training.align import records_file, sample_video
 from vggrpo.training.lgm import LAYER_SEARCH
 from vggrpo.training.rewards import CAMERA_MOTION, REPROJECTION, build_rewards
 
@@ -102,8 +102,8 @@ def write_demo_report(runs: DemoRuns, seconds: Mapping[str, float], command: str
         comparisons=compare(before, after),
         videos=choose_videos(train, before, after),
         video_choice=(
-            f"The first {PAIRS_PER_KIND} held-out prompts of each kind with their first noise, then the samples "
-            "whose camera motion, by the teacher on the decoded video, improved most and worsened most."
+            f"The first {PAIRS_PER_KIND} held-out prompts of each kind with their first noise, then the "
+            "samples whose camera motion, by the teacher on decoded video, improved and worsened most."
         ),
         curves=curves(train),
         layer_search=LayerSearchData.from_search(search),
@@ -128,7 +128,7 @@ def run_facts(runs: DemoRuns, stitch_point: str) -> RunFacts:
         num_frames=train.num_frames,
         height=train.height,
         width=train.width,
-        fps=SAMPLE_FPS,
+        fps=train.fps,
         rewards=(CAMERA_MOTION, REPROJECTION),
         stitch_point=stitch_point,
         real_clips=lgm.real_clips,
