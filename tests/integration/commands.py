@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,17 @@ class Outcome:
     err: str
 
 
-def vggrpo(*words: object) -> Outcome:
-    """Runs `vggrpo WORDS` in this process."""
+def captured(command: Callable[[], int]) -> Outcome:
+    """What `command` returns and prints."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main([str(word) for word in words])
+        status = command()
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def vggrpo(*words: object) -> Outcome:
+    """Runs `vggrpo WORDS` in this process."""
+    return captured(lambda: main([str(word) for word in words]))
 
 
 def vggrpo_interrupted_when(file: Path, *words: object) -> Outcome:

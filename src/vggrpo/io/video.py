@@ -39,14 +39,14 @@ def write_video(path: Path | str, frames: "Frames", fps: float, crf: int = 17) -
     if not 0 <= crf <= 51:
         raise ValueError(f"crf is {crf}; expected 0 (best) to 51 (worst)")
     _, height, width, _ = array.shape
-    # More threads change the encoder's decisions; bitexact keeps versions and dates out of the file.
+    # More threads change the encoder's decisions, and on small frames so does its macroblock tree from run to
+    # run; bitexact keeps versions and dates out of the file.
+    encoder = {"crf": str(crf), "threads": "1", "x264-params": "mbtree=0"}
     with (
         atomic_file(path) as temporary,
         av.open(temporary, "w", options={"fflags": "+bitexact"}) as container,
     ):
-        stream = container.add_stream(
-            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "threads": "1"}
-        )
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=encoder)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_range = ColorRange.MPEG
