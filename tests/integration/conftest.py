@@ -13,10 +13,19 @@ LGM = (
     *("--evaluate-every", "3", "--checkpoint-every", "2"),
 )
 TRAIN = (
-    *("--num-prompts", "3", "--num-evaluation-prompts", "1", "--group-size", "4", "--prompts-per-rollout", "1"),
+    *(
+        "--num-prompts",
+        "3",
+        "--num-evaluation-prompts",
+        "1",
+        "--group-size",
+        "4",
+        "--prompts-per-rollout",
+        "1",
+    ),
     *("--iterations", "3", "--updates-per-rollout", "2", "--train-steps", "3", "--infer-steps", "2"),
     *("--sde-window-length", "all"),
-    *("--rollout-batch", "4", "--update-batch", "2", "--eval-every", "2", "--checkpoint-every", "1"),
+    *("--rollout-batch", "2", "--update-batch", "2", "--eval-every", "2", "--checkpoint-every", "1"),
     *("--lora-rank", "4", "--lora-alpha", "8", "--lr", "1e-3", "--threads", "1"),
 )
 

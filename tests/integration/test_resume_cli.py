@@ -82,7 +82,9 @@ def test_train_lgm_interrupted_continues_bit_for_bit(pipeline, tmp_path):
         assert_same_tensors(run.joinpath(*final), straight.joinpath(*final))
     assert_same_tensors(run / "model" / "connector.safetensors", straight / "model" / "connector.safetensors")
     assert without_times(run) == without_times(straight)
-    assert json.loads((run / "quality.json").read_text()) == json.loads((straight / "quality.json").read_text())
+    assert json.loads((run / "quality.json").read_text()) == json.loads(
+        (straight / "quality.json").read_text()
+    )
     assert not leftovers(run)
 
 

@@ -42,7 +42,9 @@ def run_script(name, *words, folder):
     [("train_lgm.py", "train-lgm", "--geometry-model"), ("train_vggrpo.py", "train", "--kl-coef")],
 )
 def test_help_is_the_commands(script, command, flags):
-    result = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     assert f"vggrpo {command}" in result.stdout
     assert flags in result.stdout
@@ -55,7 +57,8 @@ def prompts(tmp_path):
 
 
 def test_train_lgm_ends_at_weights_that_cannot_be_fetched(tmp_path, prompts):
-    outcome = run_script("train_lgm.py", *TRAIN_LGM, *prompts, folder=tmp_path)
+    flags = (*TRAIN_LGM, *prompts, "--real-videos", "world")
+    outcome = run_script("train_lgm.py", *flags, folder=tmp_path)
     assert outcome.status == 1
     assert "Wan-AI/Wan2.2-TI2V-5B-Diffusers is no local folder" in outcome.err
     assert "cannot be fetched" in outcome.err
@@ -68,6 +71,12 @@ def test_train_ends_at_weights_that_cannot_be_fetched(tmp_path, prompts):
     assert outcome.status == 1
     assert "Wan-AI/Wan2.2-TI2V-5B-Diffusers is no local folder" in outcome.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_train_lgm_without_videos_names_the_folder_to_supply(tmp_path):
+    outcome = run_script("train_lgm.py", *TRAIN_LGM, folder=tmp_path)
+    assert outcome.status == 2
+    assert "there is no video folder videos; name yours with --real-videos" in outcome.err
 
 
 def test_train_without_prompts_names_the_file_to_supply(tmp_path):

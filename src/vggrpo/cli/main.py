@@ -49,6 +49,10 @@ COMMANDS: dict[str, Command | Group] = {
     "world": WORLD,
 }
 
+OUT_OF_MEMORY = (
+    "the GPU's memory is full; lower --rollout-batch and --update-batch (train) or --batch-size, use "
+    "--precision bfloat16 --weights bfloat16, or train with --gradient-checkpointing"
+)
 INTERRUPTED = (
     "Interrupted. What was finished is kept and nothing is half-written; "
     "a command that makes a run continues it with --resume --output FOLDER."
@@ -89,6 +93,12 @@ def _run(command: Command, argv: list[str]) -> int:
         return 130
     except BrokenPipeError:
         _discard_output()
+        return 1
+    except RuntimeError as error:
+        # By name, so that torch is not imported for it.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
         return 1
     except (VggrpoError, ValueError, FloatingPointError, OSError) as error:
         if os.environ.get("VGGRPO_DEBUG") == "1":

@@ -1,6 +1,6 @@
 """Settings of every command, recipe files, model names, and the errors that a person can act on. No torch."""
 
-from vggrpo.config.base import RunSettings, Settings
+from vggrpo.config.base import ModelRunSettings, RunSettings, Settings
 from vggrpo.config.demo import DemoSettings
 from vggrpo.config.errors import ConfigError, CorruptFileError, DiskFullError, RunError, VggrpoError
 from vggrpo.config.generate import GenerateSettings
@@ -37,6 +37,7 @@ __all__ = [
     "GeometrySettings",
     "LGMSettings",
     "LoopSettings",
+    "ModelRunSettings",
     "ModelSource",
     "PretrainSettings",
     "ReprojectionOptions",

@@ -1,9 +1,9 @@
 """What every settings class has in common."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 
 class Settings(BaseModel):
@@ -21,7 +21,9 @@ class Settings(BaseModel):
         protected_namespaces=(),
     )
 
-    free_on_resume: ClassVar[frozenset[str]] = frozenset({"output", "resume"})
+    free_on_resume: ClassVar[frozenset[str]] = frozenset(
+        {"output", "resume", "checkpoint_every", "keep_checkpoints"}
+    )
     """Fields that may differ when a run is resumed, because they do not change what is computed."""
 
 
@@ -32,11 +34,22 @@ class RunSettings(Settings):
     resume: bool = Field(False, description="continue the run in `output`")
     seed: NonNegativeInt = Field(0, description="seed of every random stream of the run")
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves PyTorch's choice")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of the models")
+
+
+class ModelRunSettings(RunSettings):
+    """What every command that runs pretrained models shares."""
+
     device: str = Field(
         "auto", description="where the models run; auto is CUDA if there is any, else the CPU"
     )
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of the models")
     weights: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="type of a video model's frozen weights in memory",
     )
+
+    @model_validator(mode="after")
+    def _weights_fit_precision(self) -> Self:
+        if self.weights == "bfloat16" and self.precision == "float32":
+            raise ValueError("weights bfloat16 need precision bfloat16; set both, or neither")
+        return self

@@ -17,9 +17,7 @@ class GenerateSettings(Settings):
     prompts: tuple[str, ...] = Field(min_length=1, description="prompts, or one .txt or .jsonl file of them")
     output: Path = Field(description="folder of the videos and their JSON sidecars")
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1, description="one video per prompt and seed")
-    lora: Path | None = Field(
-        None, description="folder of LoRA weights (a run's checkpoint, or from diffusers)"
-    )
+    lora: Path | None = Field(None, description="folder of LoRA weights (`lora` in a run, or from diffusers)")
     lora_scale: float = Field(1.0, description="factor on the LoRA's effect")
     negative_prompt: str = ""
     num_frames: PositiveInt = Field(description="frames of a video, a multiple of the temporal stride plus 1")

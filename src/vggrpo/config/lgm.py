@@ -5,11 +5,11 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from vggrpo.config.base import RunSettings, Settings
+from vggrpo.config.base import ModelRunSettings, Settings
 from vggrpo.config.rewards import RewardSettings
 
 
-class StitchSettings(RunSettings):
+class StitchSettings(ModelRunSettings):
     """The two models that are stitched together, and the clips that show how."""
 
     base_model: str = Field(

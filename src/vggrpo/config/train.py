@@ -6,11 +6,11 @@ from typing import Annotated, Literal, Self
 import tyro
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from vggrpo.config.base import RunSettings
+from vggrpo.config.base import ModelRunSettings
 from vggrpo.config.rewards import RewardSettings, RewardWeights
 
 
-class TrainSettings(RunSettings):
+class TrainSettings(ModelRunSettings):
     """Post-trains a video model with rewards from a latent geometry model."""
 
     base_model: str = Field(
@@ -111,6 +111,18 @@ class TrainSettings(RunSettings):
                 f"updates_per_rollout is {self.updates_per_rollout}, but a group of {self.group_size} "
                 "(group_size) cannot be split into that many equal minibatches"
             )
+        if self.precision == "bfloat16" and (
+            self.update_batch != self.rollout_batch
+            or (self.group_size // self.updates_per_rollout) % self.rollout_batch
+        ):
+            raise ValueError(
+                f"rollout_batch is {self.rollout_batch} and update_batch {self.update_batch}, but in bfloat16 "
+                "a sample is scored exactly as it was drawn only in the same batch: they must be equal and "
+                f"divide the {self.group_size // self.updates_per_rollout} samples of a group in an update "
+                "(group_size / updates_per_rollout)"
+            )
+        if self.transition == "cps" and self.noise_scale > 1:
+            raise ValueError(f"noise_scale is {self.noise_scale}, but that of cps is at most 1")
         if self.reward_weights.camera_motion == self.reward_weights.reprojection == 0:
             raise ValueError("reward_weights are all 0, so there is nothing to train for")
         return self

@@ -11,10 +11,7 @@ from vggrpo.config.rewards import RewardSettings
 
 
 class WorldEvaluateSettings(Settings):
-    """Measures a video model and a geometry model of the procedural world against its exact geometry.
-
-    Writes evaluation.json, the measurements of every clip and sample, a contact sheet and two model cards.
-    """
+    """Measures a video model and a geometry model of the world against its exact geometry; writes model cards."""
 
     output: Path = Field(description="folder to create")
     video: str = Field(

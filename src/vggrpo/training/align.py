@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.backbones import VideoBackbone, load_geometry_backbone
-from vggrpo.config import TrainSettings
+from vggrpo.config import ConfigError, TrainSettings
 from vggrpo.data import Prompt, TextEmbeddingCache
 from vggrpo.evaluation import (
     EvaluationRecords,
@@ -21,7 +21,7 @@ from vggrpo.io import RunFolder, atomic_folder, progress, write_video
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import choose_device, open_video_model, prepare
-from vggrpo.training.sources import open_prompts
+from vggrpo.training.sources import open_prompts, require_disjoint
 from vggrpo.training.trainer import LORA_FOLDER, VGGRPOTrainer
 
 PREFIX = "evaluation/"
@@ -94,11 +94,20 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
     held_out_prompts = open_prompts(
         settings.evaluation_prompts, "validation", settings.num_evaluation_prompts, "--evaluation-prompts"
     )
+    require_disjoint(training_prompts, held_out_prompts)
     policy = open_video_model(settings.base_model, settings, device, settings.gradient_checkpointing)
-    policy.latent_shape(settings.num_frames, settings.height, settings.width)
+    try:
+        policy.latent_shape(settings.num_frames, settings.height, settings.width)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     lgm = LatentGeometryModel.from_pretrained(settings.lgm_path).to(device)
     lgm.check_latents(policy.latent_spec, settings.base_model)
     geometry = load_geometry_backbone(settings.geometry_model)
+    if geometry.patch_size != lgm.backbone.patch_size:
+        raise ConfigError(
+            f"{settings.geometry_model} has patches of {geometry.patch_size} pixels, but the latent geometry "
+            f"model was made from one of {lgm.backbone.patch_size}: name that one as geometry_model"
+        )
 
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     rewards = build_rewards(settings.rewards)

@@ -15,7 +15,7 @@ from vggrpo.config import ConfigError, FindLayerSettings, LGMSettings, LoopSetti
 from vggrpo.data import ClipCache
 from vggrpo.evaluation import spearman
 from vggrpo.geometry import SceneGeometry
-from vggrpo.io import RunFolder, make_generator, write_json
+from vggrpo.io import RunFolder, read_json, write_json
 from vggrpo.lgm import (
     LatentGeometryModel,
     LayerSearch,
@@ -28,9 +28,10 @@ from vggrpo.rewards import SceneReward
 from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene
 from vggrpo.training.loop import run_job
 from vggrpo.training.optim import parameter_group
+from vggrpo.training.order import shuffled_places
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import autocast, choose_device, open_video_model, prepare
-from vggrpo.training.sources import open_prompts, open_videos
+from vggrpo.training.sources import open_videos, training_prompts
 
 LAYER_SEARCH = "layer_search"
 QUALITY_FILE = "quality.json"
@@ -46,24 +47,32 @@ class Stitch:
     clips: ClipMaker
 
 
-def open_stitch(settings: StitchSettings, run: RunFolder) -> Stitch:
-    """Loads the models and checks the clips' size against both."""
+def open_stitch(settings: StitchSettings, points: Sequence[str]) -> Stitch:
+    """Loads the models and checks the clips' size and the stitch points' names against them; makes no files.
+
+    Raises:
+        ConfigError: if something does not fit.
+    """
     device = choose_device(settings.device)
     video = open_video_model(settings.base_model, settings, device)
-    video.latent_shape(settings.num_frames, settings.height, settings.width)
     geometry = load_geometry_backbone(settings.geometry_model).to(device)
-    return Stitch(
-        video, geometry, ClipMaker(video, geometry, settings, settings.clip_cache or run.path / "clips")
-    )
+    try:
+        video.latent_shape(settings.num_frames, settings.height, settings.width)
+        for point in points:
+            geometry.stitch_point(point)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    cache = settings.clip_cache or settings.output / "clips"
+    return Stitch(video, geometry, ClipMaker(video, geometry, settings, cache))
 
 
 def search_layer(settings: FindLayerSettings) -> tuple[LayerSearch, Path]:
     """`vggrpo find-layer`: ranks the stitch points; writes table, plot and JSON into the run folder."""
     prepare(settings)
     num_clips = settings.held_out_clips + settings.fit_clips
-    open_videos(settings.real_videos, num_clips, settings.num_frames, settings.height, settings.width)
+    open_videos(settings, num_clips)
+    stitch = open_stitch(settings, settings.candidates)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
-    stitch = open_stitch(settings, run)
     clips = stitch.clips.real(num_clips)
     search = _search(stitch.geometry, clips, settings, settings.candidates)
     write_layer_search(search, run.path)
@@ -93,9 +102,9 @@ def _search(
 
 
 def write_layer_search(search: LayerSearch, folder: Path) -> None:
-    """layer_search.json and layer_search.png."""
-    write_json(folder / f"{LAYER_SEARCH}.json", search.as_dict())
+    """layer_search.png, then layer_search.json, whose presence says that the search is done."""
     plot_layer_search(search, folder / f"{LAYER_SEARCH}.png")
+    write_json(folder / f"{LAYER_SEARCH}.json", search.as_dict())
 
 
 class DistillationJob:
@@ -103,16 +112,19 @@ class DistillationJob:
 
     name = "train LGM"
 
-    def __init__(self, settings: LGMSettings, model: LatentGeometryModel, clips: Sequence[ClipCache]) -> None:
-        self.settings, self.model, self.caches = settings, model, clips
+    def __init__(
+        self,
+        settings: LGMSettings,
+        model: LatentGeometryModel,
+        training: Sequence[ClipCache],
+        held_out: Mapping[str, ClipCache],
+    ) -> None:
+        self.settings, self.model, self.caches, self.held_out = settings, model, training, held_out
         self.device = next(model.parameters()).device
         self.rewards = build_rewards(settings.rewards)
         # A cache can hold more clips than are trained on: the layer search has a number of its own.
-        self.training = [
-            (kind, settings.held_out_clips + index)
-            for kind, count in enumerate((settings.real_clips, settings.generated_clips))
-            for index in range(count)
-        ]
+        counts = (settings.real_clips, settings.generated_clips)
+        self.training = [(kind, index) for kind, count in enumerate(counts) for index in range(count)]
         self.loop = LoopSettings(
             steps=max(1, len(self.training) * settings.epochs // settings.batch_size),
             batch_size=settings.batch_size,
@@ -138,25 +150,19 @@ class DistillationJob:
         return [torch.optim.AdamW(groups, betas=(self.loop.beta1, self.loop.beta2), fused=True)]
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        batch = self._batch([self.training[i] for i in self._indices(step)])
+        size = self.settings.batch_size
+        places = shuffled_places(len(self.training), step * size, size, self.settings.seed, "lgm-epoch")
+        batch = self._batch([self.training[place] for place in places])
         with autocast(self.settings.precision, self.device):
             scene = self.model(batch["latents"])
         loss, parts = distillation_loss(scene, teacher_scene(batch), self.settings.loss.model_dump())
         return loss, {f"lgm/{name}": value.item() for name, value in parts.items()}
 
-    def _indices(self, step: int) -> list[int]:
-        """The step's places in an endless sequence of epochs, each a permutation of its own."""
-        size, count = self.settings.batch_size, len(self.training)
-        places = range(step * size, (step + 1) * size)
-        orders = {
-            epoch: torch.randperm(count, generator=make_generator(self.settings.seed, "lgm-epoch", epoch))
-            for epoch in {place // count for place in places}
-        }
-        return [int(orders[place // count][place % count]) for place in places]
-
     def _batch(self, places: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """Latents and the teacher's geometry of clips given as (cache, index)."""
         clips = [self.caches[kind][index] for kind, index in places]
-        return {name: torch.stack([clip[name] for clip in clips]).to(self.device) for name in clips[0]}
+        names = [name for name in clips[0] if name != "frames"]
+        return {name: torch.stack([clip[name] for clip in clips]).to(self.device) for name in names}
 
     def evaluate(self, step: int) -> dict[str, float | None]:
         """Agreement with the teacher on held-out clips, real and generated apart."""
@@ -173,7 +179,7 @@ class DistillationJob:
         """
         return {
             kind: scene_quality(*self._held_out_scenes(cache), self.rewards)
-            for kind, cache in zip(("real", "generated"), self.caches, strict=True)
+            for kind, cache in self.held_out.items()
         }
 
     def _held_out_scenes(self, cache: ClipCache) -> tuple[SceneGeometry, SceneGeometry]:
@@ -218,17 +224,26 @@ def train_lgm(settings: LGMSettings) -> Path:
     prepare(settings)
     if settings.real_clips + settings.generated_clips == 0:
         raise ConfigError("real_clips and generated_clips are both 0: there is nothing to train on")
-    num_real = settings.held_out_clips + max(settings.real_clips, settings.fit_clips)
-    open_videos(settings.real_videos, num_real, settings.num_frames, settings.height, settings.width)
-    open_prompts(settings.prompts, "train", settings.num_prompts)
-    run = RunFolder.start(settings.output, settings, resume=settings.resume)
-    stitch = open_stitch(settings, run)
-    real = stitch.clips.real(num_real)
-    generated = stitch.clips.generated(settings.held_out_clips + settings.generated_clips, settings)
-
+    num_real = max(settings.real_clips, settings.fit_clips + settings.held_out_clips)
+    open_videos(settings, num_real)
+    training_prompts(settings)
     points = () if settings.stitch_point == "auto" else (settings.stitch_point,)
+    stitch = open_stitch(settings, points)
+    run = RunFolder.start(settings.output, settings, resume=settings.resume)
+    real = stitch.clips.real(num_real)
+    generated = stitch.clips.generated(max(settings.generated_clips, 1), settings)
+    held_out = {
+        "real": stitch.clips.real(settings.held_out_clips, held_out=True),
+        "generated": stitch.clips.generated(settings.held_out_clips, settings, held_out=True),
+    }
+
+    searched = run.path / f"{LAYER_SEARCH}.json"
+    if searched.exists():
+        # A resumed run keeps its stitch point, however close the candidates were.
+        points = (read_json(searched)["recommended"],)
     search = _search(stitch.geometry, real, settings, points)
-    write_layer_search(search, run.path)
+    if not searched.exists():
+        write_layer_search(search, run.path)
     model = LatentGeometryModel(
         stitch.geometry,
         search.connector().to(stitch.video.device),
@@ -244,11 +259,12 @@ def train_lgm(settings: LGMSettings) -> Path:
         model.add_lora(settings.lora_rank, settings.lora_alpha, seed=settings.seed)
     else:
         model.train_all()
-    job = DistillationJob(settings, model, (real, generated))
+    job = DistillationJob(settings, model, (real, generated), held_out)
     untrained_file = run.path / "untrained_quality.json"
     if not untrained_file.exists():
         write_json(untrained_file, job.quality())
     run_job(job, run, job.loop)
-    write_json(run.path / QUALITY_FILE, job.quality())
     model.save_pretrained(run.path / MODEL_FOLDER, replace=True)
+    # Written last: its presence says that the model is complete.
+    write_json(run.path / QUALITY_FILE, job.quality())
     return run.path / MODEL_FOLDER

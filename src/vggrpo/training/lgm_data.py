@@ -7,6 +7,7 @@ the model is blind to exactly the latents that it will have to judge.
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,19 @@ from vggrpo.geometry import SceneGeometry
 from vggrpo.io import derive_seed
 from vggrpo.lgm import teacher_frames
 from vggrpo.rollout import sample_ode
-from vggrpo.training.sources import open_prompts, open_videos, video_batches
+from vggrpo.training.sources import (
+    held_out_prompts,
+    open_videos,
+    prompts_hash,
+    training_prompts,
+    video_batches,
+)
 
 TEACHER = "teacher/"
 """Prefix of the teacher's geometry among a cached clip's tensors."""
+SHARD_BYTES = 2**30
+BYTES_PER_PIXEL = 36
+"""Of a cached clip: three bytes of colour, and in float32 a point, a flow vector, depth and confidence."""
 
 
 class ClipMaker:
@@ -38,26 +48,27 @@ class ClipMaker:
         self.geometry_identity = weights_fingerprint(geometry)
         self.latent_shape = video.latent_shape(s.num_frames, s.height, s.width)
 
-    def real(self, count: int) -> ClipCache:
-        """The first `count` real clips."""
+    def real(self, count: int, held_out: bool = False) -> ClipCache:
+        """`count` real clips to train on, or to hold out."""
         s = self.settings
-        videos = open_videos(s.real_videos, count, s.num_frames, s.height, s.width)
+        videos = open_videos(s, count, held_out)
 
         def batches(start: int) -> Iterator[Mapping[str, Tensor]]:
             for frames in video_batches(videos, start, s.batch_size):
                 frames = frames.to(self.video.device)
                 yield self._clips(self.video.encode_video(frames), frames)
 
-        key = {"kind": "real", "videos": s.real_videos}
-        return self._build("real", batches, count, key, "encode real clips")
+        key = {"kind": "real", "videos": s.real_videos, "content": videos.identity()}
+        return self._build("real", held_out, batches, count, key)
 
-    def generated(self, count: int, settings: LGMSettings) -> ClipCache:
-        """`count` clips made by the base model, each from a prompt and a noise of its own."""
+    def generated(self, count: int, settings: LGMSettings, held_out: bool = False) -> ClipCache:
+        """`count` clips made by the base model, each from its own noise; held-out ones have other prompts."""
         s = settings
-        prompts = open_prompts(s.prompts, "train", s.num_prompts)
+        prompts = held_out_prompts(s) if held_out else training_prompts(s)
         embeddings = TextEmbeddingCache(self.cache / "text", self.video)
         negative = embeddings.embed([""])[0].to(self.video.device) if s.cfg_scale != 1 else None
         schedule = self.video.schedule(s.infer_steps)
+        stream = (s.seed, "lgm-clip", "held-out" if held_out else "train")
 
         def batches(start: int) -> Iterator[Mapping[str, Tensor]]:
             for first in range(start, count, s.batch_size):
@@ -67,7 +78,7 @@ class ClipMaker:
                     self.video,
                     embeds.to(self.video.device),
                     schedule,
-                    seeds=[derive_seed(s.seed, "lgm-clip", i) for i in numbers],
+                    seeds=[derive_seed(*stream, i) for i in numbers],
                     latent_shape=self.latent_shape,
                     cfg_scale=s.cfg_scale,
                     negative_prompt_embeds=negative,
@@ -77,13 +88,12 @@ class ClipMaker:
         key = {
             "kind": "generated",
             "video_model": self.video.identity(),
-            "prompts": s.prompts,
-            "num_prompts": s.num_prompts,
+            "prompts": prompts_hash(prompts),
             "steps": s.infer_steps,
             "cfg_scale": s.cfg_scale,
             "seed": s.seed,
         }
-        return self._build("generated", batches, count, key, "generate clips")
+        return self._build("generated", held_out, batches, count, key)
 
     def _clips(self, latents: Tensor, frames: Tensor) -> dict[str, Tensor]:
         views = teacher_frames(frames, self.video.latent_spec, self.geometry.patch_size)
@@ -93,21 +103,31 @@ class ClipMaker:
         as_bytes = (views.clamp(0, 1) * 255).round().to(torch.uint8)
         return {"latents": latents.cpu(), "frames": as_bytes.cpu(), **teacher}
 
-    def _build(self, name: str, batches: MakeBatches, count: int, key: dict, description: str) -> ClipCache:
+    def _build(
+        self, kind: str, held_out: bool, batches: MakeBatches, count: int, key: Mapping[str, Any]
+    ) -> ClipCache:
         s = self.settings
         common = {
             "autoencoder": self.video.latent_spec.fingerprint,
             "geometry_model": self.geometry_identity,
             "clip": [s.num_frames, s.height, s.width],
         }
+        name = f"{kind}-held-out" if held_out else kind
         return ClipCache.build(
             self.cache / name,
             batches,
-            key=common | key,
+            key=common | dict(key),
             num_clips=count,
-            shard_size=max(s.batch_size, 64),
-            description=description,
+            shard_size=self._shard_size(),
+            description=f"{name} clips",
         )
+
+    def _shard_size(self) -> int:
+        """Clips of a file: as many as fit `SHARD_BYTES`, up to 64. An interruption costs at most so many."""
+        _, views, height, width = self.latent_shape
+        patch = self.geometry.patch_size
+        pixels = views * -(-height // 2) * patch * -(-width // 2) * patch
+        return max(1, min(64, SHARD_BYTES // (pixels * BYTES_PER_PIXEL)))
 
 
 def weights_fingerprint(module: nn.Module) -> str:

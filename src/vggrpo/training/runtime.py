@@ -1,15 +1,24 @@
 """Device, threads and autocast of a run."""
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
 
 from vggrpo.backbones import VideoBackbone, load_video_backbone
-from vggrpo.config import ConfigError, RunSettings
+from vggrpo.config import ConfigError, ModelRunSettings, RunSettings
 
 
 def prepare(settings: RunSettings) -> None:
-    """Sets the number of CPU threads, if the settings give one."""
+    """Sets the number of CPU threads, if the settings give one.
+
+    Raises:
+        ConfigError: in one of several processes: a run is one process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but a run is one process; start it without torchrun"
+        )
     if settings.threads:
         torch.set_num_threads(settings.threads)
 
@@ -26,13 +35,18 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device is {name!r}, but PyTorch sees no CUDA device here; use cpu or auto")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device is {name!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices here; use "
+            "another, cpu or auto"
+        )
     return device
 
 
 def open_video_model(
-    name: str, settings: RunSettings, device: torch.device, gradient_checkpointing: bool = False
+    name: str, settings: ModelRunSettings, device: torch.device, gradient_checkpointing: bool = False
 ) -> VideoBackbone:
     """The video model called `name`, with the run's precision; loads no weights yet."""
     return load_video_backbone(

@@ -1,13 +1,14 @@
 """Where prompts and real videos come from: files of the user's, or the procedural world."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from vggrpo.config import ConfigError
+from vggrpo.config import ConfigError, LGMSettings, StitchSettings
 from vggrpo.data import Prompt, VideoFolder, load_prompts
 from vggrpo.world import render_clips, sample_scene
 
@@ -23,6 +24,9 @@ class VideoSource(Protocol):
 
     def clip(self, index: int) -> Tensor:
         """Frames [T, H, W, 3] in [0, 1]."""
+
+    def identity(self) -> str:
+        """A hash that changes with the clips."""
 
 
 class WorldVideos:
@@ -41,38 +45,50 @@ class WorldVideos:
         clips = render_clips([scene], num_frames=self._num_frames, height=self._height, width=self._width)
         return clips.frames[0]
 
+    def identity(self) -> str:
+        """A hash of the first scenes' descriptions."""
+        return text_hash(repr(sample_scene(self._split, index)) for index in range(4))
+
 
 class FolderVideos:
-    """The first `count` clips of a folder of videos."""
+    """`count` clips of a folder of videos, from number `start` on."""
 
-    def __init__(self, folder: str, count: int, num_frames: int, height: int, width: int) -> None:
+    def __init__(self, folder: str, start: int, count: int, num_frames: int, height: int, width: int) -> None:
         if not Path(folder).is_dir():
             raise ConfigError(f"there is no video folder {folder}; name yours with --real-videos")
         self._videos = VideoFolder(folder, num_frames=num_frames, height=height, width=width)
-        if len(self._videos) < count:
+        if len(self._videos) < start + count:
             raise ConfigError(
-                f"{count} real clips are asked for, but {folder} holds {len(self._videos)} videos; "
-                "add videos, or lower real_clips and held_out_clips"
+                f"{start + count} real clips are asked for, but {folder} holds {len(self._videos)} videos; "
+                "add videos, or lower real_clips, fit_clips and held_out_clips"
             )
-        self._count = count
+        self._start, self._count = start, count
 
     def __len__(self) -> int:
         return self._count
 
     def clip(self, index: int) -> Tensor:
         """Frames [T, H, W, 3] in [0, 1]."""
-        return self._videos[index].frames
+        return self._videos[self._start + index].frames
+
+    def identity(self) -> str:
+        """A hash of the files' names and sizes."""
+        files = self._videos.paths[self._start : self._start + self._count]
+        return text_hash(f"{file.name} {file.stat().st_size}" for file in files)
 
 
-def open_videos(source: str, count: int, num_frames: int, height: int, width: int) -> VideoSource:
-    """`count` real clips of the training split of the world, or of a folder.
+def open_videos(settings: StitchSettings, count: int, held_out: bool = False) -> VideoSource:
+    """`count` real clips to train on, or to hold out.
+
+    The world has a split for each. Of a folder the first `held_out_clips` videos are held out.
 
     Raises:
         ConfigError: if the folder is missing or holds too few videos.
     """
-    if source == WORLD:
-        return WorldVideos("train", count, num_frames, height, width)
-    return FolderVideos(source, count, num_frames, height, width)
+    raster = (settings.num_frames, settings.height, settings.width)
+    if settings.real_videos == WORLD:
+        return WorldVideos("validation" if held_out else "train", count, *raster)
+    return FolderVideos(settings.real_videos, 0 if held_out else settings.held_out_clips, count, *raster)
 
 
 def video_batches(videos: VideoSource, start: int, batch_size: int) -> Iterator[Tensor]:
@@ -100,6 +116,60 @@ def open_prompts(source: str, split: str, count: int | None = None, flag: str = 
     if count is not None and len(prompts) < count:
         raise ConfigError(f"{count} prompts are asked for, but {source} holds {len(prompts)}")
     return prompts[:count]
+
+
+def held_out_prompts(settings: LGMSettings) -> list[Prompt]:
+    """Prompts of the held-out generated clips: the world's validation captions, or a file's first tenth."""
+    if settings.prompts == WORLD:
+        return open_prompts(WORLD, "validation", settings.held_out_clips)
+    prompts = open_prompts(settings.prompts, "train", settings.num_prompts)
+    return prompts[: _tenth(prompts)]
+
+
+def training_prompts(settings: LGMSettings) -> list[Prompt]:
+    """The prompts of the generated training clips: those that are not held out.
+
+    Raises:
+        ConfigError: if a file holds a single prompt.
+    """
+    prompts = open_prompts(settings.prompts, "train", settings.num_prompts)
+    if settings.prompts == WORLD:
+        return prompts
+    if len(prompts) < 2:
+        raise ConfigError(f"{settings.prompts} holds one prompt; at least two are needed, one to be held out")
+    return prompts[_tenth(prompts) :]
+
+
+def _tenth(prompts: Sequence[Prompt]) -> int:
+    return max(1, len(prompts) // 10)
+
+
+def require_disjoint(training: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:
+    """Makes sure that no held-out prompt is trained on.
+
+    Raises:
+        ConfigError: naming the first prompts that are.
+    """
+    texts = {" ".join(prompt.text.split()) for prompt in training}
+    shared = [prompt.text for prompt in held_out if " ".join(prompt.text.split()) in texts]
+    if shared:
+        shown = "; ".join(shared[:3])
+        raise ConfigError(
+            f"{len(shared)} held-out prompts are also training prompts ({shown}): take them out of one file"
+        )
+
+
+def prompts_hash(prompts: Sequence[Prompt]) -> str:
+    """A hash of the prompts in their order."""
+    return text_hash(prompt.text for prompt in prompts)
+
+
+def text_hash(texts: Iterable[str]) -> str:
+    """SHA-256 over texts in their order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
 
 
 def world_prompts(split: str, count: int) -> list[Prompt]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from vggrpo.backbones import VideoBackbone
 from vggrpo.config import TrainSettings
 from vggrpo.data import Prompt
-from vggrpo.io import RunFolder, derive_seed, load_tensors, make_generator, progress, save_tensors
+from vggrpo.io import RunFolder, derive_seed, load_tensors, progress, save_tensors
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.rewards import SceneReward
 from vggrpo.rollout import RolloutGroup, rescore, sample_group
@@ -39,6 +39,7 @@ from vggrpo.training.optim import (
     parameter_group,
     set_learning_rate,
 )
+from vggrpo.training.order import shuffled_places
 
 RATIO_TOLERANCE = 1e-6
 """How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
@@ -82,7 +83,11 @@ class VGGRPOTrainer:
     ) -> None:
         lgm.check_latents(policy.latent_spec, settings.base_model)
         self.settings, self.run, self.policy, self.lgm = settings, run, policy, lgm
-        self.rewards, self.prompts = dict(rewards), list(prompts)
+        weights = settings.reward_weights.model_dump()
+        self.weights = {name: weights[name] for name in rewards if weights[name] > 0}
+        """Of the rewards that count; one of weight 0 is not computed, so its failures invalidate nothing."""
+        self.rewards = {name: rewards[name] for name in self.weights}
+        self.prompts = list(prompts)
         self.prompt_embeds, self.negative_prompt_embeds = prompt_embeds, negative_prompt_embeds
         self.schedule = policy.schedule(settings.train_steps)
         self.latent_shape = policy.latent_shape(settings.num_frames, settings.height, settings.width)
@@ -136,11 +141,11 @@ class VGGRPOTrainer:
         """One iteration; returns its metrics."""
         metrics: dict[str, float] = {}
         with _timed(metrics, "rollout"):
-            groups = [self.rollout(prompt) for prompt in self.prompts_of_iteration()]
+            groups = [self.rollout(place, slot) for slot, place in enumerate(self.prompts_of_iteration())]
         with _timed(metrics, "score"):
             scores = self.score(groups)
         advantages = group_advantages(
-            scores.rewards, self._weights(), scores.valid, self.settings.advantage_clip
+            scores.rewards, self.weights, scores.valid, self.settings.advantage_clip
         )
         with _timed(metrics, "update"):
             metrics |= self.update(groups, advantages)
@@ -148,18 +153,15 @@ class VGGRPOTrainer:
 
     def prompts_of_iteration(self) -> list[int]:
         """Places of the iteration's prompts: the run walks through permutations of all of them."""
-        count, size = len(self.prompts), self.settings.prompts_per_rollout
-        places = range(self.iteration * size, (self.iteration + 1) * size)
-        orders = {
-            epoch: torch.randperm(count, generator=make_generator(self.settings.seed, "prompts", epoch))
-            for epoch in {place // count for place in places}
-        }
-        return [int(orders[place // count][place % count]) for place in places]
+        size = self.settings.prompts_per_rollout
+        start = self.iteration * size
+        return shuffled_places(len(self.prompts), start, size, self.settings.seed, "prompts")
 
-    def rollout(self, place: int) -> RolloutGroup:
-        """K trajectories of one prompt."""
+    def rollout(self, place: int, slot: int = 0) -> RolloutGroup:
+        """K trajectories of the prompt at `place`, as the iteration's group number `slot`."""
         settings, prompt = self.settings, self.prompts[place]
-        stream = (settings.seed, "rollout", self.iteration, prompt.id)
+        # The slot keeps two groups apart when an iteration draws one prompt twice.
+        stream = (settings.seed, "rollout", self.iteration, slot, prompt.id)
         return sample_group(
             self.policy,
             self.prompt_embeds[place],
@@ -266,7 +268,7 @@ class VGGRPOTrainer:
             raise FloatingPointError(
                 f"before the first update on a rollout the ratio is off by {deviation:.2g} (at most "
                 f"{RATIO_TOLERANCE:.0e} is rounding): the policy does not score its own samples as it drew "
-                "them. Set update_batch to rollout_batch, or use precision float32"
+                "them. Use precision float32"
             )
         if self.iteration == 0 and kl > 0:
             raise FloatingPointError(
@@ -283,10 +285,6 @@ class VGGRPOTrainer:
             self.policy.save_lora(folder / LORA_FOLDER)
 
         self.run.save_checkpoint(self.iteration, write, keep_last=self.settings.keep_checkpoints)
-
-    def _weights(self) -> dict[str, float]:
-        weights = self.settings.reward_weights.model_dump()
-        return {name: weights[name] for name in self.rewards}
 
     def _shown(self, metrics: Mapping[str, float]) -> list[str]:
         rewards = [f"reward/{name}/mean" for name in self.rewards]

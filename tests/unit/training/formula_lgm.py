@@ -25,7 +25,9 @@ class LatentsAsCameras(nn.Module):
         camera_to_world[..., :3, 3] = centres
         intrinsics = intrinsics_from_fov(torch.tensor(1.0), 2, 2).expand(batch, views, 3, 3)
         depth = torch.ones(batch, views, 2, 2)
-        return SceneGeometry(camera_to_world, intrinsics, depth, unproject(depth, intrinsics, camera_to_world))
+        return SceneGeometry(
+            camera_to_world, intrinsics, depth, unproject(depth, intrinsics, camera_to_world)
+        )
 
 
 class StandsRight(SceneReward):

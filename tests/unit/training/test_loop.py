@@ -50,7 +50,14 @@ class Regression:
 
 
 def settings(**changes):
-    values = {"steps": STEPS, "batch_size": 16, "lr": 0.01, "warmup_steps": 2, "ema_decay": 0.9, "log_every": 2}
+    values = {
+        "steps": STEPS,
+        "batch_size": 16,
+        "lr": 0.01,
+        "warmup_steps": 2,
+        "ema_decay": 0.9,
+        "log_every": 2,
+    }
     return LoopSettings(**(values | {"evaluate_every": 4, "checkpoint_every": 3} | changes))
 
 
@@ -118,7 +125,9 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, straight):
     before, records = checkpoint_tensors(folder), folder.read_metrics()
     again = run(folder.path, settings(), resume=True)
     assert folder.read_metrics() == records
-    assert all(torch.equal(t, checkpoint_tensors(folder)[f][k]) for f, ts in before.items() for k, t in ts.items())
+    assert all(
+        torch.equal(t, checkpoint_tensors(folder)[f][k]) for f, ts in before.items() for k, t in ts.items()
+    )
     assert torch.equal(again.network[2].bias, job.network[2].bias)
 
 
@@ -142,7 +151,10 @@ def test_when_it_logs_evaluates_and_saves(straight):
     assert [r["step"] for r in records if "fit/weight" in r] == job.evaluated == [4, 8, 9]
     assert [r["fit/step"] for r in records if "loss" in r] == [1, 3, 5, 7, 8]
     assert all(r["fit/missing"] is None for r in records if "fit/weight" in r)
-    assert [checkpoint.name for checkpoint in sorted(folder.checkpoints.iterdir())] == ["step_000006", "step_000009"]
+    assert [checkpoint.name for checkpoint in sorted(folder.checkpoints.iterdir())] == [
+        "step_000006",
+        "step_000009",
+    ]
 
 
 def test_the_result_and_the_evaluations_are_of_the_moving_average(straight):
@@ -181,14 +193,18 @@ def test_the_average_is_the_recursion_with_a_warmed_up_decay():
 def test_training_reduces_the_loss(tmp_path):
     loop = settings(steps=150, lr=0.03, checkpoint_every=1000, evaluate_every=1000, log_every=1)
     run(tmp_path / "long", loop)
-    losses = [r["loss"] for r in run_folder(tmp_path / "long", loop, resume=True).read_metrics() if "loss" in r]
+    losses = [
+        r["loss"] for r in run_folder(tmp_path / "long", loop, resume=True).read_metrics() if "loss" in r
+    ]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
     loop, path = settings(ema_decay=0.0), tmp_path / "poisoned"
     folder, job = run_folder(path, loop), Regression(loop, poison_at=3)
-    with pytest.raises(FloatingPointError, match="loss is not finite at step 3; the weights were not updated"):
+    with pytest.raises(
+        FloatingPointError, match="loss is not finite at step 3; the weights were not updated"
+    ):
         run_job(job, folder, loop)
     saved = checkpoint_tensors(folder)["network.safetensors"]
     assert folder.latest_checkpoint().step == 3

@@ -58,7 +58,10 @@ def test_gradient_norm_is_euclidean_over_all_parameters_with_a_gradient():
 
 def weights():
     generator = torch.Generator().manual_seed(3)
-    return [nn.Parameter(torch.randn(5, 4, generator=generator)), nn.Parameter(torch.randn(4, generator=generator))]
+    return [
+        nn.Parameter(torch.randn(5, 4, generator=generator)),
+        nn.Parameter(torch.randn(4, generator=generator)),
+    ]
 
 
 def optimizers(parameters):

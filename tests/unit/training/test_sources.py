@@ -36,7 +36,9 @@ def test_a_folders_clips_are_in_the_order_of_their_names(folder):
     videos = open_videos(str(folder), 3, **SIZE)
     frames = torch.cat(list(video_batches(videos, 1, 2)))
     assert frames.shape == (2, 5, 8, 8, 3)
-    torch.testing.assert_close(frames.mean(dim=(1, 2, 3, 4)), torch.tensor([120, 200]) / 255, rtol=0, atol=0.02)
+    torch.testing.assert_close(
+        frames.mean(dim=(1, 2, 3, 4)), torch.tensor([120, 200]) / 255, rtol=0, atol=0.02
+    )
 
 
 def test_too_few_videos_are_counted(folder):

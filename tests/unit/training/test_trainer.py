@@ -162,7 +162,9 @@ def test_a_policy_that_does_not_score_as_it_drew_is_refused(make_trainer):
     trainer = make_trainer()
     groups = rollouts(trainer)
     groups[1].old_log_probs.add_(1e-3)
-    with pytest.raises(FloatingPointError, match="before the first update on a rollout the ratio is off by 0.001"):
+    with pytest.raises(
+        FloatingPointError, match="before the first update on a rollout the ratio is off by 0.001"
+    ):
         trainer.update(groups, torch.ones(2, 4))
 
 
