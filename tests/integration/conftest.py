@@ -1,4 +1,4 @@
-"""One small run of every stage on the micro family, through the command line; later stages use earlier ones."""
+"""One small run of every stage on the micro family, by command; later stages use earlier ones."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Layer search, latent geometry model, post-training and generation, each by its command, one after another."""
+"""Layer search, latent geometry model, post-training and generation, by their commands in turn."""
 
 import json
 import math
@@ -28,10 +28,11 @@ def test_find_layer_writes_table_plot_and_figures(pipeline):
 
 
 def test_stages_share_the_clips(pipeline):
-    assert "encode real clips" in pipeline.find_layer.err
+    assert "real clips: 6 clips to do" in pipeline.find_layer.err
     assert pipeline.train_lgm.status == 0, pipeline.train_lgm.err
-    assert "encode real clips" not in pipeline.train_lgm.err
-    assert {path.name for path in (pipeline.folder / "clips").iterdir()} == {"real", "generated", "text"}
+    assert "real clips: 6 clips to do" not in pipeline.train_lgm.err
+    kinds = {"real", "real-held-out", "generated", "generated-held-out"}
+    assert {path.name for path in (pipeline.folder / "clips").iterdir()} == {*kinds, "text"}
 
 
 def test_the_lgm_loads_and_fits_the_video_model(pipeline):

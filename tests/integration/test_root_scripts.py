@@ -66,7 +66,9 @@ def test_train_lgm_ends_at_weights_that_cannot_be_fetched(tmp_path, prompts):
 
 
 def test_train_ends_at_weights_that_cannot_be_fetched(tmp_path, prompts):
-    flags = (*TRAIN, *prompts, "--evaluation-prompts", prompts[1])
+    held_out = tmp_path / "held-out.txt"
+    held_out.write_text("a prompt that is not trained on\n")
+    flags = (*TRAIN, *prompts, "--evaluation-prompts", str(held_out))
     outcome = run_script("train_vggrpo.py", *flags, folder=tmp_path)
     assert outcome.status == 1
     assert "Wan-AI/Wan2.2-TI2V-5B-Diffusers is no local folder" in outcome.err

@@ -116,9 +116,9 @@ class TrainSettings(ModelRunSettings):
             or (self.group_size // self.updates_per_rollout) % self.rollout_batch
         ):
             raise ValueError(
-                f"rollout_batch is {self.rollout_batch} and update_batch {self.update_batch}, but in bfloat16 "
+                f"rollout_batch is {self.rollout_batch}, update_batch {self.update_batch}, but in bfloat16 "
                 "a sample is scored exactly as it was drawn only in the same batch: they must be equal and "
-                f"divide the {self.group_size // self.updates_per_rollout} samples of a group in an update "
+                f"divide the {self.group_size // self.updates_per_rollout} samples of an update "
                 "(group_size / updates_per_rollout)"
             )
         if self.transition == "cps" and self.noise_scale > 1:

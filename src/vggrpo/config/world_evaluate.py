@@ -11,7 +11,7 @@ from vggrpo.config.rewards import RewardSettings
 
 
 class WorldEvaluateSettings(Settings):
-    """Measures a video model and a geometry model of the world against its exact geometry; writes model cards."""
+    """Measures the world's video model and geometry model against exact geometry; writes model cards."""
 
     output: Path = Field(description="folder to create")
     video: str = Field(

@@ -39,8 +39,8 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device is {name!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices here; use "
-            "another, cpu or auto"
+            f"device is {name!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices "
+            "here; use another, cpu or auto"
         )
     return device
 

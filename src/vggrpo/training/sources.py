@@ -72,8 +72,8 @@ class FolderVideos:
         return self._videos[self._start + index].frames
 
     def identity(self) -> str:
-        """A hash of the files' names and sizes."""
-        files = self._videos.paths[self._start : self._start + self._count]
+        """A hash of the names and sizes of all files from the first clip on, however many are asked for."""
+        files = self._videos.paths[self._start :]
         return text_hash(f"{file.name} {file.stat().st_size}" for file in files)
 
 

@@ -28,9 +28,14 @@ def test_a_second_signal_interrupts_at_once():
 
 def test_earlier_handlers_return_whatever_happens():
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(RuntimeError, match="boom"), deferred_stop():
-        assert signal.getsignal(signal.SIGINT) is not before[0]
-        raise RuntimeError("boom")
+
+    def fail() -> None:
+        with deferred_stop():
+            assert signal.getsignal(signal.SIGINT) is not before[0]
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
 
 

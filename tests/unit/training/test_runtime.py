@@ -23,7 +23,7 @@ def test_an_unknown_device_is_named():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_device_names_the_remedy():
-    with pytest.raises(ConfigError, match="no CUDA device here; use cpu or auto"):
+    with pytest.raises(ConfigError, match="PyTorch sees 0 CUDA devices here; use another, cpu or auto"):
         choose_device("cuda:1")
 
 

@@ -3,12 +3,35 @@
 import pytest
 import torch
 
-from vggrpo.config import ConfigError
+from vggrpo.config import ConfigError, LGMSettings
+from vggrpo.data import Prompt
 from vggrpo.io import write_video
-from vggrpo.training.sources import open_prompts, open_videos, video_batches, world_prompts
+from vggrpo.training.sources import (
+    held_out_prompts,
+    open_prompts,
+    open_videos,
+    require_disjoint,
+    training_prompts,
+    video_batches,
+    world_prompts,
+)
 from vggrpo.world import sample_scene
 
-SIZE = {"num_frames": 5, "height": 8, "width": 8}
+
+def settings(real_videos="world", **changes):
+    values = {
+        "output": "unused",
+        "base_model": "micro",
+        "geometry_model": "micro",
+        "num_frames": 5,
+        "height": 8,
+        "width": 8,
+        "real_videos": str(real_videos),
+        "held_out_clips": 1,
+        "prompts": "world",
+        "cfg_scale": 1.0,
+    }
+    return LGMSettings.model_validate(values | changes)
 
 
 @pytest.fixture
@@ -21,7 +44,7 @@ def folder(tmp_path):
 
 
 def test_a_world_clip_is_the_same_whatever_comes_before_it():
-    videos = open_videos("world", 5, **SIZE)
+    videos = open_videos(settings("world"), 5)
     assert len(videos) == 5
     batches = list(video_batches(videos, 0, 2))
     assert [len(batch) for batch in batches] == [2, 2, 1]
@@ -32,23 +55,47 @@ def test_a_world_clip_is_the_same_whatever_comes_before_it():
     assert 0 <= late.min() < late.max() <= 1
 
 
-def test_a_folders_clips_are_in_the_order_of_their_names(folder):
-    videos = open_videos(str(folder), 3, **SIZE)
-    frames = torch.cat(list(video_batches(videos, 1, 2)))
-    assert frames.shape == (2, 5, 8, 8, 3)
-    torch.testing.assert_close(
-        frames.mean(dim=(1, 2, 3, 4)), torch.tensor([120, 200]) / 255, rtol=0, atol=0.02
-    )
+def test_held_out_world_clips_are_of_another_split():
+    training, held_out = (open_videos(settings("world"), 2, held_out=flag) for flag in (False, True))
+    assert not torch.equal(training.clip(0), held_out.clip(0))
+    assert training.identity() != held_out.identity()
+
+
+def test_a_folders_first_clips_are_held_out_and_the_rest_in_the_order_of_their_names(folder):
+    greys = {
+        flag: torch.stack(
+            [frames.mean() for frames in next(video_batches(open_videos(settings(folder), n, flag), 0, 4))]
+        )
+        for flag, n in ((True, 1), (False, 2))
+    }
+    torch.testing.assert_close(greys[True], torch.tensor([40]) / 255, rtol=0, atol=0.02)
+    torch.testing.assert_close(greys[False], torch.tensor([120, 200]) / 255, rtol=0, atol=0.02)
+
+
+def test_a_folders_identity_changes_with_its_files(folder):
+    before = open_videos(settings(folder), 2).identity()
+    assert open_videos(settings(folder), 2).identity() == before
+    write_video(folder / "2.mp4", torch.zeros(9, 16, 16, 3, dtype=torch.uint8), 8)
+    assert open_videos(settings(folder), 2).identity() != before
 
 
 def test_too_few_videos_are_counted(folder):
     with pytest.raises(ConfigError, match=r"4 real clips are asked for, but .* holds 3 videos; add videos"):
-        open_videos(str(folder), 4, **SIZE)
+        open_videos(settings(folder), 3)
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no video folder .*nothing"):
-        open_videos(str(tmp_path / "nothing"), 1, **SIZE)
+    with pytest.raises(
+        ConfigError, match=r"there is no video folder .*nothing; name yours with --real-videos"
+    ):
+        open_videos(settings(tmp_path / "nothing"), 1)
+
+
+def test_prompts_in_both_sets_are_refused():
+    prompts = [Prompt.from_text(text) for text in ("a red box", "a blue box", "a  red box")]
+    require_disjoint(prompts[:1], prompts[1:2])
+    with pytest.raises(ConfigError, match="1 held-out prompts are also training prompts"):
+        require_disjoint(prompts[:1], prompts[1:])
 
 
 def test_world_prompts_differ_and_name_their_scene():
@@ -81,5 +128,27 @@ def test_a_file_gives_its_first_prompts(tmp_path):
 
 
 def test_a_misspelt_source_is_not_taken_for_a_prompt():
-    with pytest.raises(ConfigError, match=r"wrold is no prompt file: expected .txt"):
+    with pytest.raises(ConfigError, match=r"there is no prompt file wrold; name yours"):
         open_prompts("wrold", "train", 1)
+
+
+def lgm_settings(prompts, num_prompts=None):
+    values = settings("world").model_dump() | {"prompts": str(prompts), "num_prompts": num_prompts}
+    return LGMSettings.model_validate(values | {"cfg_scale": 1.0})
+
+
+def test_a_tenth_of_a_files_prompts_is_held_out(tmp_path):
+    file = tmp_path / "p.txt"
+    file.write_text("\n".join(f"scene number {i}" for i in range(25)))
+    held_out, training = (
+        choose(lgm_settings(file, num_prompts=20)) for choose in (held_out_prompts, training_prompts)
+    )
+    assert [p.text for p in held_out + training] == [f"scene number {i}" for i in range(20)]
+    assert len(held_out) == 2
+
+
+def test_a_single_prompt_cannot_be_shared_out(tmp_path):
+    file = tmp_path / "p.txt"
+    file.write_text("only one\n")
+    with pytest.raises(ConfigError, match="holds one prompt; at least two are needed"):
+        training_prompts(lgm_settings(file))

@@ -1,0 +1,225 @@
+"""Clips to distil on: the same after an interruption, and refused where something else made them."""
+
+import pytest
+import torch
+
+from vggrpo.backbones import load_geometry_backbone, load_video_backbone
+from vggrpo.backbones.any4d import Any4D, Any4DConfig
+from vggrpo.config import ConfigError, LGMSettings
+from vggrpo.lgm import Connector, LatentGeometryModel, teacher_frames
+from vggrpo.training.lgm import DistillationJob, scene_quality
+from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene, weights_fingerprint
+from vggrpo.training.rewards import build_rewards
+from vggrpo.training.sources import open_videos
+
+
+def settings(folder, **changes):
+    values = {
+        "base_model": str(folder / "pipeline"),
+        "geometry_model": str(folder / "geometry"),
+        "output": folder / "run",
+        "num_frames": 5,
+        "height": 16,
+        "width": 16,
+        "real_videos": "world",
+        "prompts": "world",
+        "num_prompts": 3,
+        "cfg_scale": 1.0,
+        "infer_steps": 2,
+        "batch_size": 2,
+        "held_out_clips": 2,
+        "real_clips": 3,
+        "generated_clips": 2,
+    }
+    return LGMSettings.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_pipeline, tmp_path_factory):
+    """A folder with a pipeline and a small Any4D whose rays fan out."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "pipeline").symlink_to(tiny_pipeline)
+    config = Any4DConfig(
+        patch_size=8,
+        encoder_dim=16,
+        encoder_depth=2,
+        encoder_heads=2,
+        multi_view_dim=16,
+        multi_view_depth=4,
+        multi_view_heads=2,
+        multi_view_hooks=(1, 2),
+        dpt_features=8,
+        dpt_layer_dims=(4, 8, 8, 8),
+        position_grid=4,
+        scale_dim=8,
+    )
+    geometry, generator = Any4D(config), torch.Generator().manual_seed(0)
+    geometry.reset_parameters(depth=3.0, generator=generator)
+    with torch.no_grad():
+        for parameter in geometry.network.dense_head.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    (folder / "geometry").mkdir()
+    geometry.save_pretrained(folder / "geometry")
+    return folder
+
+
+def maker(models, cache, **changes):
+    s = settings(models, **changes)
+    video, geometry = load_video_backbone(s.base_model), load_geometry_backbone(s.geometry_model)
+    return ClipMaker(video, geometry, s, cache)
+
+
+def make(maker, kind, count, held_out=False):
+    if kind == "real":
+        return maker.real(count, held_out)
+    return maker.generated(count, maker.settings, held_out)
+
+
+def everything(cache):
+    return cache.batch(range(len(cache)))
+
+
+def test_a_real_clip_is_what_the_models_make_of_its_frames(models, tmp_path):
+    made = maker(models, tmp_path)
+    batch = everything(make(made, "real", 3))
+    videos = open_videos(made.settings, 3)
+    frames = torch.stack([videos.clip(index) for index in range(3)])
+    torch.testing.assert_close(batch["latents"], made.video.encode_video(frames), rtol=1e-4, atol=1e-4)
+    views = teacher_frames(frames, made.video.latent_spec, made.geometry.patch_size)
+    assert (clip_frames(batch) - views).abs().max() <= 0.5 / 255 + 1e-6
+    with torch.no_grad():
+        expected = made.geometry(views).as_dict()
+    cached = teacher_scene(batch).as_dict()
+    assert cached.keys() == expected.keys()
+    torch.testing.assert_close(cached["depth_z"], expected["depth_z"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(cached["camera_to_world"], expected["camera_to_world"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_generated_clip_is_the_decoded_latents(models, tmp_path):
+    made = maker(models, tmp_path)
+    batch = everything(make(made, "generated", 4))
+    with torch.no_grad():
+        frames = made.video.decode_latents(batch["latents"])
+    views = teacher_frames(frames, made.video.latent_spec, made.geometry.patch_size)
+    assert (clip_frames(batch) - views).abs().max() <= 0.5 / 255 + 1e-4
+    assert not torch.equal(batch["latents"][0], batch["latents"][3])  # the same prompt, another noise
+
+
+@pytest.mark.parametrize("kind", ["real", "generated"])
+def test_clips_are_the_same_in_more_batches_and_when_asked_for_later(models, tmp_path, kind):
+    at_once = everything(make(maker(models, tmp_path / "once"), kind, 5))
+    make(maker(models, tmp_path / "grown"), kind, 2)
+    grown = everything(make(maker(models, tmp_path / "grown", batch_size=3), kind, 5))
+    assert at_once.keys() == grown.keys()
+    for name, tensor in at_once.items():
+        # Other batches round differently: by one level of a byte at most.
+        atol = 1 if tensor.dtype == torch.uint8 else 1e-4
+        torch.testing.assert_close(tensor, grown[name], rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("kind", ["real", "generated"])
+def test_held_out_clips_are_others(models, tmp_path, kind):
+    made = maker(models, tmp_path)
+    training, held_out = (everything(make(made, kind, 3, held))["latents"] for held in (False, True))
+    assert all(not torch.equal(ours, theirs) for ours in training for theirs in held_out)
+
+
+def test_a_finished_cache_is_opened_without_making_anything(models, tmp_path):
+    make(maker(models, tmp_path), "generated", 3)
+    again = maker(models, tmp_path)
+    make(again, "generated", 3)
+    assert again.video._vae is None
+    assert again.video._text_encoder is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"infer_steps": 3}, "steps"),
+        ({"height": 32}, "clip"),
+        ({"num_prompts": 2}, "prompts"),
+    ],
+)
+def test_clips_of_other_settings_are_refused(models, tmp_path, changes, name):
+    make(maker(models, tmp_path), "generated", 2)
+    with pytest.raises(
+        ConfigError, match=f"made with other settings .*{name}.*choose another folder, or delete"
+    ):
+        make(maker(models, tmp_path, **changes), "generated", 2)
+
+
+def test_fingerprint_feels_one_weight():
+    first, second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    second.load_state_dict(first.state_dict())
+    assert weights_fingerprint(first) == weights_fingerprint(second)
+    with torch.no_grad():
+        second.weight[1, 1] += 1e-6
+    assert weights_fingerprint(first) != weights_fingerprint(second)
+
+
+@pytest.fixture
+def job(models, tmp_path):
+    def make_job(**changes):
+        made = maker(models, tmp_path / "clips", **changes)
+        s = made.settings
+        # More clips than are trained on, as the layer search may want.
+        training = [make(made, "real", s.real_clips + 2), make(made, "generated", s.generated_clips + 1)]
+        held_out = {kind: make(made, kind, s.held_out_clips, held_out=True) for kind in ("real", "generated")}
+        point = made.geometry.stitch_point("E1")
+        torch.manual_seed(0)
+        connector = Connector(4, point.width, (2, 2), point.num_special_tokens)
+        model = LatentGeometryModel(made.geometry, connector, "E1", made.video.latent_spec, "tiny", "tiny")
+        model.add_lora(2, 2.0)
+        return DistillationJob(s, model, training, held_out)
+
+    return make_job
+
+
+def test_an_epoch_trains_on_every_clip_once_and_on_no_other(job):
+    made = job(epochs=2, batch_size=2)
+    assert made.loop.steps == 5
+    assert made.training == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    loss, figures = made.loss(0)
+    again, _ = made.loss(0)
+    other, _ = made.loss(1)
+    assert torch.equal(loss, again)
+    assert not torch.equal(loss, other)
+    assert all(name.startswith("lgm/") for name in figures)
+
+
+def test_without_generated_clips_only_real_ones_are_trained_on(job):
+    assert {kind for kind, _ in job(generated_clips=0).training} == {0}
+    assert {kind for kind, _ in job(real_clips=0).training} == {1}
+
+
+def test_learning_rates_of_connector_and_backbone(job):
+    made = job(lr=1e-3, connector_lr_scale=0.1)
+    (optimizer,) = made.optimizers()
+    assert [group["base_lr"] for group in optimizer.param_groups] == pytest.approx([1e-4, 1e-3])
+
+
+def test_a_loss_has_finite_gradients_and_falls(job):
+    made = job(lr=5e-3, connector_lr_scale=1.0)
+    (optimizer,) = made.optimizers()
+    losses = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss, figures = made.loss(0)
+        loss.backward()
+        assert all(
+            p.grad.isfinite().all() for p in made.model.trainable_parameters().values() if p.grad is not None
+        )
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert {"lgm/depth", "lgm/points", "lgm/rotation", "lgm/translation"} <= set(figures)
+
+
+def test_quality_of_the_teacher_itself_is_perfect(job):
+    made = job(num_frames=9)  # three views, as the camera's acceleration needs
+    _, teacher = made._held_out_scenes(made.held_out["real"])
+    quality = scene_quality(teacher, teacher, build_rewards(made.settings.rewards))
+    assert max(error for error in quality["agreement"].values() if error is not None) < 1e-3
+    for values in quality["rewards"].values():
+        assert values["lgm"] == values["teacher"]
