@@ -1,6 +1,7 @@
 """Progress of long work: a bar with rate and remaining time on a terminal, occasional lines elsewhere."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ SECONDS_BETWEEN_LINES = 30.0
 METRICS_SHOWN = 4
 
 
-class ProgressBar:
+class ProgressBar(ABC):
     """Counts finished pieces of work. Made by `progress`."""
 
     def __init__(self, description: str, total: int, done: int, unit: str) -> None:
@@ -39,8 +40,9 @@ class ProgressBar:
         parts += [f"{name} {value:.4g}" for name, value in shown]
         return ", ".join(parts)
 
+    @abstractmethod
     def _show(self) -> None:
-        raise NotImplementedError
+        """Brings what is shown up to date."""
 
 
 class _TerminalBar(ProgressBar):
