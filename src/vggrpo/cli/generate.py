@@ -6,7 +6,7 @@ from collections.abc import Sequence
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     from vggrpo.cli.recipes import parse_with_recipe
-    from vggrpo.config import ConfigError, GenerateSettings
+    from vggrpo.config import ConfigError, CorruptFileError, GenerateSettings
 
     settings = parse_with_recipe(GenerateSettings, "generate", argv)
 
@@ -26,6 +26,8 @@ def main(argv: Sequence[str]) -> int:
     backbone = load_video_backbone(settings.base_model, device=device, precision=settings.precision)
     try:
         backbone.latent_shape(settings.num_frames, settings.height, settings.width)
+    except CorruptFileError:
+        raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
     model: dict[str, object] = dict(backbone.identity())

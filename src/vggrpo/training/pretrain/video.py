@@ -8,7 +8,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vggrpo.backbones.wan import decode_frames, encode_text, load_vae, normalise_latents
+from vggrpo.backbones.wan import decode_frames, encode_text, fingerprint, load_vae, normalise_latents
 from vggrpo.config.pretrain import VideoSettings
 from vggrpo.flow import SigmaSchedule, ode_step
 from vggrpo.io import (
@@ -155,7 +155,9 @@ def cached_latents(
     They are rendered and encoded once per run.
     """
     path = folder / f"{split}_latents.safetensors"
-    if path.exists() and load_metadata(path) == {"count": count}:
+    # Latents of another autoencoder mean something else, wherever it is stored.
+    key = {"count": count, "autoencoder": fingerprint(settings.vae)}
+    if path.exists() and load_metadata(path) == key:
         return load_tensors(path)["latents"]
     clips, latents = settings.clips, []
     with progress(f"encode {split} clips", total=count) as bar:
@@ -167,5 +169,5 @@ def cached_latents(
             video = frames.movedim(-1, 1) * 2 - 1
             latents.append(normalise_latents(vae.encode(video).latent_dist.mode(), vae))
             bar.advance(len(specs))
-    save_tensors(path, {"latents": torch.cat(latents)}, metadata={"count": count})
+    save_tensors(path, {"latents": torch.cat(latents)}, metadata=key)
     return torch.cat(latents)
