@@ -45,7 +45,7 @@ def draw_camera(rng: random.Random, move: str) -> CameraPath:
         change["pivot_x"] = distance * math.cos(middle["azimuth"])
         change["pivot_z"] = distance * math.sin(middle["azimuth"])
     elif family == "orbit":
-        change["azimuth"] = sign * uniform(rng, 0.5, 0.9)
+        change["azimuth"] = sign * uniform(rng, 0.4, 0.75)
     elif family == "pan":
         change["yaw"] = sign * uniform(rng, 0.3, 0.5)
     elif family == "crane":
@@ -65,7 +65,7 @@ def draw_camera(rng: random.Random, move: str) -> CameraPath:
         swing=tuple(swing[name] for name in PATH_CHANNELS),
         swing_cycles=tuple(uniform(rng, 0.15, 0.35) for _ in PATH_CHANNELS),
         swing_phase=tuple(uniform(rng, 0, 2 * math.pi) for _ in PATH_CHANNELS),
-        shake_rotation=uniform(rng, 0.03, 0.05) if shaky else 0.0,
+        shake_rotation=uniform(rng, 0.04, 0.06) if shaky else 0.0,
         shake_position=uniform(rng, 0.05, 0.09) if shaky else 0.0,
         shake_seed=int(rng.random() * 2**31),
     )

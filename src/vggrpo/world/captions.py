@@ -158,7 +158,7 @@ def _draw_plan(rng: random.Random) -> ScenePlan:
     is_room = rng.random() < 0.6
     colour = pick(rng, ROOM_COLOURS if is_room else FIELD_COLOURS)
     colours = [name for name in OBJECT_COLOURS if name != colour]
-    num_objects = pick(rng, (1, 2, 2, 3, 3))
+    num_objects = pick(rng, (1, 1, 2, 2, 2, 3))
     num_movers = 0 if rng.random() < 0.38 else (2 if num_objects > 1 and rng.random() < 0.25 else 1)
     first_mover = int(rng.random() * num_objects)
     movers = {(first_mover + k) % num_objects for k in range(num_movers)}

@@ -92,7 +92,7 @@ def _half_extents(rng: random.Random, shape: Shape, scale: float) -> Vector:
 def _object_texture(rng: random.Random, plan: ObjectPlan, half: Vector) -> Texture:
     colour = jitter(rng, COLOURS[plan.colour])
     second = darker(colour, 0.65) if plan.colour in PALE else lighter(colour, 0.75)
-    return pattern_texture(rng, plan.pattern, colour, second, cell=0.8 * half[0], phases=(0.25, 0.25, 0.25))
+    return pattern_texture(rng, plan.pattern, colour, second, cell=half[0], phases=(0.25, 0.25, 0.25))
 
 
 def _draw_object(rng: random.Random, plan: ObjectPlan, azimuth: float, num_objects: int) -> WorldObject:

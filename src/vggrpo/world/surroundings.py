@@ -28,7 +28,7 @@ def draw_surroundings(rng: random.Random, plan: ScenePlan, low: Tensor, high: Te
     cell = uniform(rng, 1.0, 1.5)
     if not plan.is_room:
         ground, sky = jitter(rng, COLOURS[plan.colour]), jitter(rng, COLOURS[plan.sky_colour])
-        floor = pattern_texture(rng, plan.floor_pattern, ground, darker(ground, 0.4), cell, sharpness=2.0)
+        floor = pattern_texture(rng, plan.floor_pattern, ground, darker(ground, 0.4), cell, sharpness=1.5)
         radius = uniform(rng, 7.0, 9.0)
         dome = _sky(sky, radius)
         return Surroundings(False, NOWHERE, NOWHERE, radius, floor, dome, dome)
@@ -41,7 +41,7 @@ def draw_surroundings(rng: random.Random, plan: ScenePlan, low: Tensor, high: Te
         lower=(float(low[0]) - spare[0], top, float(low[2]) - spare[1]),
         upper=(float(high[0]) + spare[2], 0.0, float(high[2]) + spare[3]),
         dome_radius=1.0,
-        floor=pattern_texture(rng, plan.floor_pattern, bright, dark, cell, sharpness=2.0),
+        floor=pattern_texture(rng, plan.floor_pattern, bright, dark, cell, sharpness=1.5),
         wall=pattern_texture(rng, "cloudy", lighter(wall, 0.12), darker(wall, 0.12), cell=2.0),
         ceiling=pattern_texture(rng, "plain", lighter(wall, 0.7), lighter(wall, 0.7), cell=1.0),
     )

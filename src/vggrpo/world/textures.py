@@ -56,7 +56,7 @@ def pattern_texture(
     second_colour: Vector,
     cell: float,
     phases: Vector | None = None,
-    sharpness: float = 3.0,
+    sharpness: float = 2.0,
 ) -> Texture:
     """A texture whose cells (checker squares, stripes, blobs) are about `cell` scene units wide.
 
