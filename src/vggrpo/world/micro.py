@@ -201,10 +201,13 @@ def build_text_encoder(vocabulary_size: int, config: MicroTextConfig | None = No
     ).eval()
 
 
-def build_scheduler(flow_shift: float = 3.0) -> UniPCMultistepScheduler:
-    """Wan's own sampler: flow prediction on flow sigmas, shifted towards noise by `flow_shift`."""
+def build_scheduler(flow_shift: float = 3.0, predicts_clean: bool = False) -> UniPCMultistepScheduler:
+    """Wan's own sampler: flow sigmas, shifted towards noise by `flow_shift`.
+
+    `predicts_clean`: the denoiser predicts the clean latents instead of the velocity.
+    """
     return UniPCMultistepScheduler(
-        prediction_type="flow_prediction",
+        prediction_type="sample" if predicts_clean else "flow_prediction",
         use_flow_sigmas=True,
         num_train_timesteps=1000,
         flow_shift=flow_shift,

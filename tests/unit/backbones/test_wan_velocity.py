@@ -6,7 +6,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline
 
 from vggrpo.backbones.wan import WanBackbone
-from vggrpo.backbones.wan.schedule import configured_flow_shift
+from vggrpo.backbones.wan.schedule import configured_flow_shift, predicts_clean_latents
 from vggrpo.flow import SigmaSchedule, ode_step
 
 PROMPTS = ["a red box in a blue room", "a green sphere"]
@@ -81,14 +81,66 @@ def test_flow_shift_comes_from_the_scheduler(tiny_pipeline):
     [
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "scheduler is FlowMatchEulerDiscreteScheduler"),
         ({"use_flow_sigmas": False}, "use_flow_sigmas is False, expected True"),
-        ({"prediction_type": "epsilon"}, "prediction_type is 'epsilon', expected 'flow_prediction'"),
+        ({"prediction_type": "epsilon"}, "prediction_type is 'epsilon', expected one of"),
         ({"shift_terminal": 0.1}, "shift_terminal is 0.1: such a sigma grid is not supported"),
     ],
 )
 def test_other_sigma_grids_are_refused(tiny_pipeline, change, message):
     config = json.loads((tiny_pipeline / "scheduler" / "scheduler_config.json").read_text())
+    read = predicts_clean_latents if "prediction_type" in change else configured_flow_shift
     with pytest.raises(ValueError, match=message):
-        configured_flow_shift({**config, **change})
+        read({**config, **change})
+
+
+@pytest.fixture
+def clean_pipeline(tiny_pipeline, tmp_path):
+    """The same pipeline, declared to predict clean latents."""
+    folder = tmp_path / "clean"
+    shutil.copytree(tiny_pipeline, folder)
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "sample"}))
+    return folder
+
+
+def test_clean_prediction_becomes_a_velocity(clean_pipeline, embeds, latents):
+    backbone = WanBackbone(clean_pipeline)
+    with torch.no_grad():
+        velocity = backbone.velocity(latents, 0.4, embeds)
+        clean = backbone.transformer(latents, torch.full((2,), 400.0), embeds, return_dict=False)[0]
+    torch.testing.assert_close(latents - 0.4 * velocity, clean, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="sigma is 0, where a denoiser that predicts clean latents"):
+        backbone.velocity(latents, 0.0, embeds)
+
+
+def test_clean_prediction_is_stepped_as_the_pipeline_does(clean_pipeline, embeds, latents):
+    """UniPC's first step is of first order: an Euler step, here from its whole-numbered timestep."""
+    pipeline = WanPipeline.from_pretrained(clean_pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    states = []
+
+    def keep(pipe, step, timestep, tensors):
+        states.append(tensors["latents"].clone())
+        return {}
+
+    pipeline(
+        prompt_embeds=embeds,
+        latents=latents.clone(),
+        height=32,
+        width=32,
+        num_frames=9,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+        output_type="latent",
+        callback_on_step_end=keep,
+    )
+    backbone = WanBackbone(clean_pipeline)
+    sigma, sigma_next = next(iter(backbone.schedule(4).steps()))
+    with torch.no_grad():
+        timestep = pipeline.scheduler.timesteps[:1].expand(2)
+        clean = backbone.transformer(latents, timestep, embeds, return_dict=False)[0]
+        ours = ode_step(latents, (latents - clean) / sigma, sigma, sigma_next)
+    torch.testing.assert_close(ours, states[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(ours, latents, atol=1e-2)
 
 
 def test_timestep_is_a_float_of_a_thousand_sigma(backbone, embeds, latents):

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from vggrpo.backbones.base import LatentSpec, VideoBackbone
 from vggrpo.backbones.wan import lora
-from vggrpo.backbones.wan.schedule import configured_flow_shift
+from vggrpo.backbones.wan.schedule import configured_flow_shift, predicts_clean_latents
 from vggrpo.backbones.wan.source import PipelineSource, fingerprint, load_module
 from vggrpo.backbones.wan.text import check_token_ids, encode_text, load_tokenizer
 from vggrpo.backbones.wan.vae import decode_frames, encode_frames, load_vae, read_latent_spec
@@ -75,7 +75,9 @@ class WanBackbone(VideoBackbone):
         self.weight_dtype = weight_dtype
         self.gradient_checkpointing = gradient_checkpointing
         self._check_pipeline()
-        own_shift = configured_flow_shift(self.source.config("scheduler"))
+        scheduler = self.source.config("scheduler")
+        own_shift = configured_flow_shift(scheduler)
+        self._predicts_clean = predicts_clean_latents(scheduler)
         self.flow_shift = own_shift if flow_shift is None else flow_shift
         denoiser = self.source.config("transformer")
         self._patch_size: tuple[int, int, int] = tuple(denoiser["patch_size"])
@@ -116,6 +118,7 @@ class WanBackbone(VideoBackbone):
             "autoencoder": self.latent_spec.fingerprint,
             "text_encoder": self.text_fingerprint,
             "flow_shift": self.flow_shift,
+            "prediction": "clean" if self._predicts_clean else "velocity",
             "precision": self.precision,
             "weight_dtype": str(self.weight_dtype).removeprefix("torch."),
         }
@@ -193,8 +196,12 @@ class WanBackbone(VideoBackbone):
             raise ValueError(
                 f"sigma has shape {tuple(levels.shape)}, expected a number or one per sample, [{batch_size}]"
             )
-        timestep = (1000.0 * levels).float().expand(batch_size).to(latents.device)
-        velocity = self._predict(latents, timestep, prompt_embeds, "prompt_embeds")
+        if self._predicts_clean and bool((levels <= 0).any()):
+            raise ValueError(
+                "sigma is 0, where a denoiser that predicts clean latents has no velocity"
+            )
+        levels = levels.float().expand(batch_size).to(latents.device)
+        velocity = self._predict(latents, levels, prompt_embeds, "prompt_embeds")
         if cfg_scale == 1.0:
             return velocity
         if negative_prompt_embeds is None:
@@ -202,10 +209,10 @@ class WanBackbone(VideoBackbone):
                 f"cfg_scale is {cfg_scale:g}, which needs negative_prompt_embeds; encode the negative prompt "
                 "(for example the empty one), or use cfg_scale 1"
             )
-        unguided = self._predict(latents, timestep, negative_prompt_embeds, "negative_prompt_embeds")
+        unguided = self._predict(latents, levels, negative_prompt_embeds, "negative_prompt_embeds")
         return unguided + cfg_scale * (velocity - unguided)
 
-    def _predict(self, latents: Tensor, timestep: Tensor, embeds: Tensor, name: str) -> Tensor:
+    def _predict(self, latents: Tensor, sigma: Tensor, embeds: Tensor, name: str) -> Tensor:
         if embeds.ndim != 3 or len(embeds) not in (1, len(latents)):
             raise ValueError(
                 f"{name} has shape {tuple(embeds.shape)}, expected [B, L, D] with B = {len(latents)} or 1"
@@ -213,7 +220,10 @@ class WanBackbone(VideoBackbone):
         embeds = embeds.expand(len(latents), -1, -1)
         enabled = self.precision == "bfloat16"
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=enabled):
-            return self.transformer(latents, timestep, embeds, return_dict=False)[0].float()
+            prediction = self.transformer(latents, 1000 * sigma, embeds, return_dict=False)[0].float()
+        if not self._predicts_clean:
+            return prediction
+        return (latents.float() - prediction) / sigma.view(-1, 1, 1, 1, 1)
 
     def _check_latents(self, latents: Tensor) -> None:
         channels, (_, patch_height, patch_width) = self._latent_channels, self._patch_size

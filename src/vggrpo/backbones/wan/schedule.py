@@ -1,14 +1,15 @@
-"""Whether a pipeline is sampled on Wan's sigma grid, and with which shift."""
+"""Whether a pipeline is sampled on Wan's sigma grid, with which shift, and what its denoiser predicts."""
 
 from collections.abc import Mapping
 from typing import Any
 
 REQUIRED = {
-    "prediction_type": "flow_prediction",
     "use_flow_sigmas": True,
     "num_train_timesteps": 1000,
     "final_sigmas_type": "zero",
 }
+PREDICTION_TYPES = ("flow_prediction", "sample")
+"""Names, in the scheduler's configuration, of a denoiser that predicts the velocity, or the clean latents."""
 EXCLUDED = (
     "use_dynamic_shifting",
     "shift_terminal",
@@ -42,3 +43,18 @@ def configured_flow_shift(scheduler_config: Mapping[str, Any]) -> float:
                 f"the scheduler's {key} is {scheduler_config[key]!r}: such a sigma grid is not supported"
             )
     return float(scheduler_config["flow_shift"])
+
+
+def predicts_clean_latents(scheduler_config: Mapping[str, Any]) -> bool:
+    """Whether the denoiser predicts the clean latents, not the velocity as Wan's own do.
+
+    Raises:
+        ValueError: if it predicts something else.
+    """
+    prediction = scheduler_config.get("prediction_type")
+    if prediction not in PREDICTION_TYPES:
+        raise ValueError(
+            f"the scheduler's prediction_type is {prediction!r}, expected one of "
+            f"{', '.join(PREDICTION_TYPES)}"
+        )
+    return prediction == "sample"
