@@ -1,8 +1,9 @@
 """Settings of the commands that train a family of base models on the procedural world."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from vggrpo.config.base import RunSettings, Settings
 
@@ -10,7 +11,10 @@ from vggrpo.config.base import RunSettings, Settings
 class LoopSettings(Settings):
     """What every supervised training has: length, optimizer, and when to log, evaluate and save."""
 
-    steps: PositiveInt = Field(description="optimizer steps in all")
+    steps: PositiveInt = Field(description="optimizer steps in all, over which the learning rate decays")
+    stop_after: PositiveInt | None = Field(
+        None, description="end after this many steps, before the learning rate has decayed to 0"
+    )
     batch_size: PositiveInt = Field(description="clips an optimizer step")
     lr: PositiveFloat = Field(description="peak learning rate of AdamW")
     weight_decay: NonNegativeFloat = 0.0
@@ -26,6 +30,11 @@ class LoopSettings(Settings):
     checkpoint_every: PositiveInt = 500
     keep_checkpoints: PositiveInt = 2
 
+    @property
+    def last_step(self) -> int:
+        """The number of steps that are made."""
+        return self.steps if self.stop_after is None else min(self.stop_after, self.steps)
+
 
 class ClipSettings(Settings):
     """The raster of the world's clips."""
@@ -38,6 +47,9 @@ class ClipSettings(Settings):
 class PretrainSettings(RunSettings):
     """What the three base-model trainings share."""
 
+    init: Path | None = Field(
+        None, description="folder of a model of the same architecture to start from; unset: from scratch"
+    )
     clips: ClipSettings = ClipSettings()
     loop: LoopSettings
 
@@ -65,6 +77,7 @@ class VAESettings(PretrainSettings):
     full_batch_size: PositiveInt = Field(4, description="whole clips an optimizer step")
     muon_lr: PositiveFloat = Field(0.02, description="peak learning rate of Muon on the convolutions")
     kl_weight: NonNegativeFloat = 1e-6
+    l2_weight: NonNegativeFloat = Field(1.0, description="weight of the squared error, which PSNR measures")
     gradient_weight: NonNegativeFloat = Field(0.5, description="weight of the L1 error of image gradients")
 
 
@@ -90,7 +103,22 @@ class GeometrySettings(PretrainSettings):
 
     architecture: GeometryArchitecture = GeometryArchitecture()
     muon_lr: PositiveFloat = Field(0.02, description="peak learning rate of Muon on the matrices")
+    matching_blocks: tuple[NonNegativeInt, ...] = Field(
+        (2, 4),
+        description="global blocks of the multi-view transformer whose heads 0 and 1 are taught to match",
+    )
+    attention_weight: NonNegativeFloat = Field(
+        1.0, description="weight of the loss on those heads' attention"
+    )
+    token_weight: NonNegativeFloat = Field(2.0, description="weight of the loss on the last tokens")
+    flow_kink: NonNegativeFloat = Field(
+        0.0,
+        description="moving pixels' flow errors below this many median depths count quadratically; 0: none",
+    )
     dense_every: PositiveInt = Field(3, description="the dense heads run in one of this many steps")
+    first_clip: NonNegativeInt = Field(
+        0, description="number of the first clip; a continued training needs new ones"
+    )
     clip_window: PositiveInt = Field(1024, description="clips of the world among which a step draws")
     fresh_clips: PositiveInt = Field(2, description="clips by which that window moves on each step")
 
@@ -115,4 +143,17 @@ class VideoSettings(PretrainSettings):
     vae: Path = Field(description="folder of a trained autoencoder (`vggrpo world train-vae`)")
     num_clips: PositiveInt = Field(4096, description="training clips, rendered and encoded once")
     flow_shift: PositiveFloat = Field(3.0, description="shift of the sigma grid, in training and sampling")
+    image_steps: NonNegativeInt = Field(
+        0, description="first steps, which see the clips' first latent frames only: pictures are cheaper"
+    )
+    image_batch_size: PositiveInt = Field(128, description="pictures in such a step")
+    prediction: Literal["velocity", "clean"] = Field(
+        "velocity",
+        description="what the denoiser predicts: with patches of many latent values, the clean latents are "
+        "far easier than the velocity, which holds all of the noise",
+    )
+    sigma_floor: PositiveFloat = Field(
+        0.3, description="with `clean`, the squared error at sigma counts 1 / max(sigma, this)^2"
+    )
+    muon_lr: PositiveFloat = Field(0.02, description="peak learning rate of Muon on the matrices")
     caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions replaced by the empty one")

@@ -74,7 +74,7 @@ class WeightAverage:
 
 
 def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
-    """Trains `job` to `settings.steps`, continuing from the run's newest valid checkpoint if there is one.
+    """Trains `job` to `settings.last_step`, continuing from the run's newest valid checkpoint if any.
 
     Raises:
         FloatingPointError: if the loss or the gradient is not finite; nothing is updated with it.
@@ -90,8 +90,8 @@ def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
         _restore(checkpoint.path, job, optimizers, average)
     run.truncate_metrics(start)
 
-    with progress(job.name, total=settings.steps, done=start) as bar, deferred_stop() as stop:
-        for step in range(start, settings.steps):
+    with progress(job.name, total=settings.last_step, done=start) as bar, deferred_stop() as stop:
+        for step in range(start, settings.last_step):
             began = time.perf_counter()
             for optimizer in optimizers:
                 set_learning_rate(optimizer, warmup_cosine(step, settings.steps, settings.warmup_steps))
@@ -107,7 +107,7 @@ def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
                 average.update(step)
 
             done = step + 1
-            last = done == settings.steps
+            last = done == settings.last_step
             metrics = {"loss": loss.item(), "grad_norm": norm.item(), **figures}
             metrics["time/step"] = time.perf_counter() - began
             if last or done % settings.log_every == 0:

@@ -48,6 +48,7 @@ def geometry_settings(output, **changes):
         "clip_window": 4,
         "fresh_clips": 1,
         "dense_every": 2,
+        "matching_blocks": [2],
         "architecture": {
             "encoder_dim": 16,
             "encoder_depth": 2,

@@ -28,6 +28,9 @@ from vggrpo.lgm import agreement, distillation_loss
 from vggrpo.lgm.quality import log_depth, scene_scale
 from vggrpo.training.loop import run_job
 from vggrpo.training.muon import muon_and_adamw
+from vggrpo.training.optim import parameter_group
+from vggrpo.training.pretrain.guidance import GeometryGuide, mirrored
+from vggrpo.training.pretrain.initial import start_from
 from vggrpo.training.pretrain.pool import RENDER_BATCH
 from vggrpo.training.runtime import autocast, prepare
 from vggrpo.world import WorldClips, render_clips, sample_scene
@@ -62,14 +65,20 @@ class GeometryJob:
         self.window: dict[int, tuple[Tensor, SceneGeometry]] = {}
         self.model.network.float32_heads = settings.precision == "float32"
         reset_parameters(self.model.network, depth=self.validation.geometry.depth_z.log().mean().exp().item())
+        if settings.init is not None:
+            start_from(self.model.network, Any4D.from_pretrained(settings.init).network, settings.init)
+        self.guide = GeometryGuide(self.model.network, settings.matching_blocks)
 
     def modules(self) -> Mapping[str, nn.Module]:
-        return {"geometry": self.model}
+        return {"geometry": self.model, "guide": self.guide}
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         # Under Muon's full-rank updates the ReLUs of the pose head all die within some hundred steps.
         heads = ("network.pose_head", "network.scale_head")
-        return muon_and_adamw(self.model, self.settings.muon_lr, self.settings.loop, heads)
+        muon, adamw = muon_and_adamw(self.model, self.settings.muon_lr, self.settings.loop, heads)
+        loop = self.settings.loop
+        adamw.add_param_group(parameter_group(self.guide.parameters(), loop.lr, loop.weight_decay))
+        return [muon, adamw]
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         frames, truth = self._batch(step)
@@ -78,17 +87,20 @@ class GeometryJob:
             if step % self.settings.dense_every == 0:
                 prediction = network.predict(frames)
                 cameras = (prediction.translation, prediction.quat_vectors, prediction.log_scale)
-                loss, parts = dense_loss(prediction, truth)
+                loss, parts = dense_loss(prediction, truth, self.settings.flow_kink)
             else:
                 cameras = network.predict_cameras(frames)
                 loss, parts = torch.zeros(()), {}
         camera_part, camera_parts = camera_loss(*cameras, truth)
-        parts = camera_parts | parts
-        return loss + camera_part, {f"geometry/{name}": value.item() for name, value in parts.items()}
+        attention, tokens = self.guide(truth)
+        parts = camera_parts | parts | {"attention": attention.detach(), "tokens": tokens.detach()}
+        settings = self.settings
+        loss = loss + camera_part + settings.attention_weight * attention + settings.token_weight * tokens
+        return loss, {f"geometry/{name}": value.item() for name, value in parts.items()}
 
     def _batch(self, step: int) -> tuple[Tensor, SceneGeometry]:
         settings = self.settings
-        first, size = step * settings.fresh_clips, settings.clip_window
+        first, size = settings.first_clip + step * settings.fresh_clips, settings.clip_window
         generator = make_generator(settings.seed, "geometry", step)
         indices = first + torch.randperm(size, generator=generator)[: settings.loop.batch_size]
         for index in [index for index in self.window if index < first]:
@@ -100,7 +112,8 @@ class GeometryJob:
             for row, index in enumerate(batch):
                 self.window[index] = (clips.frames[row : row + 1], clips.geometry.take(slice(row, row + 1)))
         frames, scenes = zip(*(self.window[int(index)] for index in indices), strict=True)
-        return torch.cat(frames), SceneGeometry.concatenate(list(scenes))
+        batch = torch.cat(frames), SceneGeometry.concatenate(list(scenes))
+        return mirrored(*batch) if torch.rand(1, generator=generator) < 0.5 else batch
 
     def evaluate(self, step: int) -> dict[str, float]:
         frames = self.validation.frames.split(16)
@@ -166,21 +179,24 @@ def camera_loss(
     return loss, {"rotation": angle.detach(), "translation": distance.detach()}
 
 
-def pseudo_huber(x: Tensor) -> Tensor:
-    """sqrt(|x|^2 + d^2) - d over the last dimension: quadratic below `CAMERA_KINK`, linear above.
+def pseudo_huber(x: Tensor, kink: float = CAMERA_KINK) -> Tensor:
+    """sqrt(|x|^2 + kink^2) - kink over the last dimension: quadratic below the kink, linear above.
 
     With a plain norm the cameras stay at the median, which is no motion, for thousands of steps.
     """
-    return (x.square().sum(dim=-1) + CAMERA_KINK**2).sqrt() - CAMERA_KINK
+    return (x.square().sum(dim=-1) + kink**2).sqrt() - kink
 
 
-def dense_loss(prediction: Any4DPrediction, truth: SceneGeometry) -> tuple[Tensor, dict[str, Tensor]]:
+def dense_loss(
+    prediction: Any4DPrediction, truth: SceneGeometry, flow_kink: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The distillation loss of everything but the cameras, with the exact scene as teacher, and three terms
     more.
 
     - rays: mean |r - r*| of the unit viewing rays. It replaces the loss on intrinsics: a pinhole can be
       fitted to the rays only once they fan out, which an untrained network's do not.
-    - moving_flow: the scene-flow error on moving pixels, which are too few to matter in the mean over all.
+    - moving_flow: the scene-flow error on moving pixels, which are too few to matter in the mean over all:
+      the mean over coordinates, or with a `flow_kink` (in median depths) the `pseudo_huber` of the vectors.
     - confidence: mean error * C - a log C of the log-depth error, with the error held constant, so that the
       confidence C learns where depth is wrong (the aleatoric loss of DUSt3R and VGGT).
     """
@@ -194,8 +210,9 @@ def dense_loss(prediction: Any4DPrediction, truth: SceneGeometry) -> tuple[Tenso
 
     scale = scene_scale(truth)
     moving = truth.scene_flow_from_ref.abs().sum(-1) > 0
-    flow_error = (scene.scene_flow_from_ref - truth.scene_flow_from_ref).abs().mean(-1)
-    moving_flow = (flow_error / scale[:, None, None, None] * moving).sum() / moving.sum().clamp(min=1)
+    difference = (scene.scene_flow_from_ref - truth.scene_flow_from_ref) / scale[:, None, None, None, None]
+    flow_error = pseudo_huber(difference, flow_kink) if flow_kink else difference.abs().mean(-1)
+    moving_flow = (flow_error * moving).sum() / moving.sum().clamp(min=1)
 
     depth_error = (log_depth(scene, scale) - log_depth(truth, scale)).abs().detach()
     log_confidence = prediction.confidence.log()

@@ -93,11 +93,11 @@ def _training(stage: str, settings: PretrainSettings, hours: float | None = None
     if "vae" in values:
         values["vae"] = VAE_FOLDER
     recipe = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    return Training(stage, recipe, settings.loop.steps, hours)
+    return Training(stage, recipe, settings.loop.last_step, hours)
 
 
 def _hours(folder: Path, settings: PretrainSettings) -> float | None:
     """Mean recorded time of a step, times the steps."""
     records = read_records(folder / METRICS_NAME)
     times = [record["time/step"] for record in records if record.get("time/step") is not None]
-    return sum(times) / len(times) * settings.loop.steps / 3600 if times else None
+    return sum(times) / len(times) * settings.loop.last_step / 3600 if times else None

@@ -12,11 +12,13 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
+from vggrpo.backbones.wan import load_vae
 from vggrpo.config import ConfigError
 from vggrpo.config.pretrain import VAESettings
 from vggrpo.io import RunFolder, atomic_folder, make_generator
 from vggrpo.training.loop import run_job
 from vggrpo.training.muon import muon_and_adamw
+from vggrpo.training.pretrain.initial import start_from
 from vggrpo.training.pretrain.pool import ClipPool, to_float
 from vggrpo.training.runtime import autocast, prepare
 from vggrpo.world.micro import MicroVAEConfig, build_vae, set_latent_statistics
@@ -34,6 +36,8 @@ class VAEJob:
         self.settings = settings
         torch.manual_seed(settings.seed)
         self.vae: AutoencoderKLWan = build_vae(MicroVAEConfig(**settings.architecture.model_dump()))
+        if settings.init is not None:
+            start_from(self.vae, load_vae(settings.init), settings.init)
         self.train_clips = ClipPool("train", settings.num_clips, settings.clips)
         self.validation_clips = ClipPool("validation", VALIDATION_CLIPS, settings.clips)
 
@@ -53,7 +57,8 @@ class VAEJob:
         l1, l2 = error.abs().mean(), error.square().mean()
         gradients = torch.stack([error.diff(dim=dim).abs().mean() for dim in (-1, -2, -3)]).mean()
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = l1 + l2 + self.settings.gradient_weight * gradients + self.settings.kl_weight * kl
+        settings = self.settings
+        loss = l1 + settings.l2_weight * l2 + settings.gradient_weight * gradients + settings.kl_weight * kl
         return loss, {"vae/l1": l1.item(), "vae/kl": kl.item(), "vae/psnr_train": psnr(l2).item()}
 
     def _batch(self, step: int) -> Tensor:

@@ -8,7 +8,14 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vggrpo.backbones.wan import decode_frames, encode_text, fingerprint, load_vae, normalise_latents
+from vggrpo.backbones.wan import (
+    WanBackbone,
+    decode_frames,
+    encode_text,
+    fingerprint,
+    load_vae,
+    normalise_latents,
+)
 from vggrpo.config.pretrain import VideoSettings
 from vggrpo.flow import SigmaSchedule, ode_step
 from vggrpo.io import (
@@ -21,8 +28,9 @@ from vggrpo.io import (
     save_tensors,
 )
 from vggrpo.training.loop import run_job
-from vggrpo.training.optim import adamw, parameter_group
+from vggrpo.training.muon import muon_and_adamw
 from vggrpo.training.pretrain.contact_sheet import draw_contact_sheet
+from vggrpo.training.pretrain.initial import start_from
 from vggrpo.training.pretrain.pool import RENDER_BATCH
 from vggrpo.training.runtime import autocast, prepare
 from vggrpo.world import VOCABULARY, render_clips, sample_scene
@@ -42,7 +50,7 @@ SHEET_CLIPS, SHEET_STEPS = 16, 30
 
 
 class VideoJob:
-    """Flow matching: the squared error of the velocity at sigmas of a shifted logit-normal distribution."""
+    """Flow matching at sigmas of a shifted logit-normal distribution, on pictures first, then on clips."""
 
     name = "train video model"
 
@@ -59,6 +67,10 @@ class VideoJob:
         self.transformer = build_transformer(
             vae.config.z_dim, arch.text_dim, MicroTransformerConfig(**dimensions)
         )
+        if settings.init is not None:
+            earlier = WanBackbone(settings.init)
+            start_from(self.transformer, earlier.transformer, settings.init)
+            start_from(self.text_encoder, earlier.text_encoder, settings.init)
         self.latents = cached_latents(cache, "train", settings.num_clips, settings, vae)
         self.validation_latents = cached_latents(cache, "validation", VALIDATION_CLIPS, settings, vae)
         self.captions = [sample_scene("train", i).caption for i in range(settings.num_clips)]
@@ -68,31 +80,37 @@ class VideoJob:
         return {"transformer": self.transformer, "text_encoder": self.text_encoder}
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        loop = self.settings.loop
-        modules = self.modules().values()
-        groups = [parameter_group(m.parameters(), loop.lr, loop.weight_decay) for m in modules]
-        return [adamw(groups, loop)]
+        rest = ("text_encoder", "transformer.patch_embedding", "transformer.proj_out")
+        modules = nn.ModuleDict(dict(self.modules()))
+        return muon_and_adamw(modules, self.settings.muon_lr, self.settings.loop, rest, torch.bfloat16)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        generator = make_generator(self.settings.seed, "video", step)
-        index = torch.randint(len(self.latents), (self.settings.loop.batch_size,), generator=generator)
-        dropped = torch.rand(len(index), generator=generator) < self.settings.caption_dropout
+        settings = self.settings
+        images = step < settings.image_steps
+        count = settings.image_batch_size if images else settings.loop.batch_size
+        generator = make_generator(settings.seed, "video", step)
+        index = torch.randint(len(self.latents), (count,), generator=generator)
+        dropped = torch.rand(count, generator=generator) < settings.caption_dropout
         captions = ["" if drop else self.captions[i] for i, drop in zip(index, dropped, strict=True)]
-        return self._velocity_error(self.latents[index], captions, generator), {}
+        latents = self.latents[index]
+        return self._error(latents[:, :, :1] if images else latents, captions, generator), {}
 
-    def _velocity_error(self, x0: Tensor, captions: Sequence[str], generator: torch.Generator) -> Tensor:
+    def _error(self, x0: Tensor, captions: Sequence[str], generator: torch.Generator) -> Tensor:
+        """The mean squared error of the velocity, or the weighted one of the clean latents."""
         shift = self.settings.flow_shift
         uniform = torch.sigmoid(torch.randn(len(x0), generator=generator))
         sigma = shift * uniform / (1 + (shift - 1) * uniform)
         noise = torch.randn(x0.shape, generator=generator)
-        weight = sigma.view(-1, 1, 1, 1, 1)
-        x = (1 - weight) * x0 + weight * noise
+        level = sigma.view(-1, 1, 1, 1, 1)
+        x = (1 - level) * x0 + level * noise
         # On a CPU the plain attention's backward pass is 1.6 times as fast as the fused one's for short
         # sequences.
         with autocast(self.settings.precision), sdpa_kernel(SDPBackend.MATH):
             embeds = encode_text(self.text_encoder, self.tokenizer, captions)
-            velocity = self.transformer(x, 1000 * sigma, embeds, return_dict=False)[0]
-        return (velocity.float() - (noise - x0)).square().mean()
+            prediction = self.transformer(x, 1000 * sigma, embeds, return_dict=False)[0].float()
+        if self.settings.prediction == "velocity":
+            return (prediction - (noise - x0)).square().mean()
+        return ((prediction - x0) / level.clamp(min=self.settings.sigma_floor)).square().mean()
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The held-out loss; and a contact sheet of held-out captions in the run's samples."""
@@ -101,9 +119,7 @@ class VideoJob:
         generator = make_generator(self.settings.seed, "video", "validation")
         batches = range(0, VALIDATION_CLIPS, 32)
         errors = [
-            self._velocity_error(
-                self.validation_latents[i : i + 32], self.validation_captions[i : i + 32], generator
-            )
+            self._error(self.validation_latents[i : i + 32], self.validation_captions[i : i + 32], generator)
             for i in batches
         ]
         return {"video/validation_loss": torch.stack(errors).mean().item()}
@@ -117,7 +133,9 @@ class VideoJob:
         with autocast(self.settings.precision):
             for sigma, sigma_next in schedule.steps():
                 timestep = torch.full((len(x),), 1000 * sigma)
-                velocity = self.transformer(x, timestep, embeds, return_dict=False)[0].float()
+                prediction = self.transformer(x, timestep, embeds, return_dict=False)[0].float()
+                clean = self.settings.prediction == "clean"
+                velocity = (x - prediction) / sigma if clean else prediction
                 x = ode_step(x, velocity, sigma, sigma_next)
         return decode_frames(self.vae, x)
 
@@ -140,7 +158,7 @@ def train_video(settings: VideoSettings) -> Path:
             transformer=job.transformer,
             text_encoder=job.text_encoder,
             tokenizer=job.tokenizer,
-            scheduler=build_scheduler(settings.flow_shift),
+            scheduler=build_scheduler(settings.flow_shift, settings.prediction == "clean"),
             storage_dtype=torch.float16,
         )
     return settings.output / "model"
