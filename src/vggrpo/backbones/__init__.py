@@ -11,15 +11,18 @@ if TYPE_CHECKING:
     from vggrpo.backbones.geometry_loading import load_geometry_backbone
     from vggrpo.backbones.images import resize_frames
     from vggrpo.backbones.video_loading import load_video_backbone
+    from vggrpo.backbones.weights import WeightReport, weight_report
 
 __all__ = [
     "GeometryBackbone",
     "LatentSpec",
     "StitchPoint",
     "VideoBackbone",
+    "WeightReport",
     "load_geometry_backbone",
     "load_video_backbone",
     "resize_frames",
+    "weight_report",
 ]
 
 _MODULES = {
@@ -27,9 +30,11 @@ _MODULES = {
     "LatentSpec": "base",
     "StitchPoint": "base",
     "VideoBackbone": "base",
+    "WeightReport": "weights",
     "load_geometry_backbone": "geometry_loading",
     "load_video_backbone": "video_loading",
     "resize_frames": "images",
+    "weight_report": "weights",
 }
 
 

@@ -159,11 +159,14 @@ class StitchPoint:
     """A place at which a geometry backbone can be entered with tokens instead of images."""
 
     name: str
-    """"E0", "E1", ... before an image-encoder block; "F" after the encoder."""
+    """"E0", "E1", ... before an image-encoder block; "F" (Any4D) or "A0" (VGGT) after the encoder; "A1", ...
+    before a pair of blocks of VGGT's aggregator."""
     width: int
     """Channels of the patch tokens there."""
     num_special_tokens: int
     """Tokens beside the patches (class and register tokens) that must be supplied too."""
+    reference_specials: bool = False
+    """Whether view 0 has special tokens unlike the other views', by which the model knows its reference."""
 
 
 class GeometryBackbone(nn.Module, ABC):

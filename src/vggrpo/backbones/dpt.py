@@ -38,58 +38,84 @@ class Reassemble(nn.Module):
             self.resize = nn.ConvTranspose2d(dim, dim, kernel_size=int(factor), stride=int(factor))
         self.adapt = nn.Conv2d(dim, decoder_dim, kernel_size=3, padding=1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.adapt(self.resize(self.project(x)))
+    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+        """`code` [1, dim, h, w] is added to the projection."""
+        x = self.project(x)
+        return self.adapt(self.resize(x if code is None else x + code))
 
 
 class ResidualUnit(nn.Module):
-    """x + conv(relu(conv(relu(x))))."""
+    """x + conv(relu(conv(relu(x)))); relu(x) + ... where the skip is rectified."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, rectified_skip: bool = False) -> None:
         super().__init__()
+        self.rectified_skip = rectified_skip
         self.conv1 = nn.Conv2d(dim, dim, kernel_size=3, padding=1)
         self.conv2 = nn.Conv2d(dim, dim, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        rectified = F.relu(x)
+        skip = rectified if self.rectified_skip else x
+        return skip + self.conv2(F.relu(self.conv1(rectified)))
 
 
 class Fusion(nn.Module):
-    """Adds a finer map to the decoder's state (not at the coarsest level), refines, doubles its sides."""
+    """Adds a finer map to the decoder's state (not at the coarsest level), refines, and resizes it: to
+    `size`, or to twice its sides."""
 
-    def __init__(self, dim: int, coarsest: bool) -> None:
+    def __init__(self, dim: int, coarsest: bool, rectified_skip: bool = False) -> None:
         super().__init__()
-        self.merge = None if coarsest else ResidualUnit(dim)
-        self.refine = ResidualUnit(dim)
+        self.merge = None if coarsest else ResidualUnit(dim, rectified_skip)
+        self.refine = ResidualUnit(dim, rectified_skip)
         self.out = nn.Conv2d(dim, dim, kernel_size=1)
 
-    def forward(self, state: Tensor, finer: Tensor | None = None) -> Tensor:
+    def forward(
+        self, state: Tensor, finer: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> Tensor:
         if self.merge is not None and finer is not None:
             state = state + self.merge(finer)
         # Interpolation weights sum to 1, so the 1x1 convolution commutes with it and is four times cheaper
         # before.
         x = self.out(self.refine(state))
-        return resize_map(x, (2 * x.shape[-2], 2 * x.shape[-1]))
+        return resize_map(x, size or (2 * x.shape[-2], 2 * x.shape[-1]))
 
 
 class DptDecoder(nn.Module):
-    """Four maps [N, C_i, h, w] to [N, decoder_dim, 8h, 8w]."""
+    """Four maps [N, C_i, h, w] to [N, decoder_dim, 8h, 8w].
+
+    The coarsest map has ceil(h/2) rows, so that twice as many may be one too many. Any4D doubles and cuts
+    the surplus off; with `fit_odd` the map is resized to h rows instead (VGGT). `rectified_skip`: see
+    `ResidualUnit`.
+    """
 
     FACTORS = (4.0, 2.0, 1.0, 0.5)
 
-    def __init__(self, in_dims: Sequence[int], layer_dims: Sequence[int], decoder_dim: int) -> None:
+    def __init__(
+        self,
+        in_dims: Sequence[int],
+        layer_dims: Sequence[int],
+        decoder_dim: int,
+        *,
+        rectified_skip: bool = False,
+        fit_odd: bool = False,
+    ) -> None:
         super().__init__()
+        self.fit_odd = fit_odd
         self.reassemble = nn.ModuleList(
             Reassemble(in_dim, dim, factor, decoder_dim)
             for in_dim, dim, factor in zip(in_dims, layer_dims, self.FACTORS, strict=True)
         )
-        self.fusions = nn.ModuleList(Fusion(decoder_dim, coarsest=level == 3) for level in range(4))
+        self.fusions = nn.ModuleList(
+            Fusion(decoder_dim, coarsest=level == 3, rectified_skip=rectified_skip) for level in range(4)
+        )
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        pyramid = [reassemble(x) for reassemble, x in zip(self.reassemble, maps, strict=True)]
+    def forward(self, maps: Sequence[Tensor], codes: Sequence[Tensor | None] = (None,) * 4) -> Tensor:
+        """`codes`, one per map, [1, layer_dim, h, w] each, are added to the projected maps."""
+        pyramid = [
+            reassemble(x, code) for reassemble, x, code in zip(self.reassemble, maps, codes, strict=True)
+        ]
         h, w = pyramid[2].shape[-2:]
-        # An odd grid was rounded up when halved: cut the surplus row and column.
-        state = self.fusions[3](pyramid[3])[:, :, :h, :w]
+        state = self.fusions[3](pyramid[3], size=(h, w) if self.fit_odd else None)[:, :, :h, :w]
         for level in (2, 1, 0):
             state = self.fusions[level](state, pyramid[level])
         return state
@@ -107,7 +133,9 @@ class DenseRegressor(nn.Module):
         self.conv2 = nn.Conv2d(dim // 2, hidden_dim, kernel_size=3, padding=1)
         self.out = nn.Conv2d(hidden_dim, out_channels, kernel_size=1)
 
-    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        x = F.relu(self.conv2(resize_map(self.conv1(features), size)))
+    def forward(self, features: Tensor, size: tuple[int, int], code: Tensor | None = None) -> Tensor:
+        """`code` [1, dim // 2, H, W] is added to the resized features."""
+        x = resize_map(self.conv1(features), size)
+        x = F.relu(self.conv2(x if code is None else x + code))
         with torch.autocast(x.device.type, enabled=False):
             return self.out(at_least_float32(x))

@@ -1,39 +1,90 @@
-"""Geometry backbones by name, folder or repository."""
+"""Geometry backbones by name, folder, weight file or repository."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from vggrpo.backbones.any4d import Any4D
 from vggrpo.backbones.base import GeometryBackbone
+from vggrpo.backbones.checkpoint import read_checkpoint
+from vggrpo.backbones.network_backbone import NetworkBackbone
+from vggrpo.backbones.storage import CONFIG_FILE, WEIGHT_FILE
+from vggrpo.backbones.vggt import VGGT
 from vggrpo.config.errors import ConfigError, CorruptFileError
-from vggrpo.config.models import ModelSource, resolve_model
+from vggrpo.config.models import ModelSource, model_table, resolve_model
 
-NETWORKS = {"any4d": Any4D}
+NETWORKS: dict[str, type[NetworkBackbone]] = {
+    network.config_type.model_type: network for network in (Any4D, VGGT)
+}
 """By the `model_type` of a folder's config.json and the `network` of models.yaml."""
 
 
-def load_geometry_backbone(name_or_folder: str | Path) -> GeometryBackbone:
-    """The geometry model of that name ("micro", "any4d"), folder or repository, frozen and on the CPU.
+def load_geometry_backbone(name_or_path: str | Path) -> GeometryBackbone:
+    """The geometry model of that name ("micro", "any4d", "vggt"), folder, weight file or repository
+    ("owner/name", "owner/name@revision"), frozen and on the CPU.
 
-    Published weights are downloaded to huggingface_hub's cache when first used.
+    Folders are ours (config.json beside model.safetensors) or hold a published weight file. Of a published
+    file the parameter names tell whose it is; its dimensions are the official ones. Published weights are
+    downloaded to huggingface_hub's cache when first used.
 
     Raises:
         ConfigError: if the name is unknown, or no network here reads its weights.
         FileNotFoundError: if the folder holds no model, or the repository cannot be fetched.
         CorruptFileError: if the model's files are damaged.
     """
-    source = resolve_model(name_or_folder, "geometry")
-    if source.file is not None:
-        return _network(source.network, source).from_upstream(_download(source, source.file))
+    source = resolve_model(name_or_path, "geometry")
+    path = locate_weights(source)
+    if source.file is None and (model_type := _model_type(path.parent)) is not None:
+        return _network(model_type, source).from_pretrained(path.parent)
+    tensors = read_checkpoint(path)
+    network = _network(source.network or identify_network(tensors, path), source)
+    return network.from_checkpoint(tensors, str(path))
+
+
+def locate_weights(source: ModelSource) -> Path:
+    """The weight file of a geometry model, fetched first if it is in a repository.
+
+    Raises:
+        FileNotFoundError: if there is none, or it cannot be fetched.
+    """
     if source.folder is not None:
-        folder = source.folder
-    else:
-        folder = _download(source, "config.json").parent
-        _download(source, "model.safetensors")
-    return _network(_model_type(folder), source).from_pretrained(folder)
+        return source.folder / (source.file or _weight_file(source.folder))
+    if source.file is not None:
+        return _download(source, source.file)
+    _download(source, CONFIG_FILE)
+    return _download(source, WEIGHT_FILE)
 
 
-def _network(name: str | None, source: ModelSource) -> type[Any4D]:
+def identify_network(names: Iterable[str], path: Path) -> str:
+    """The model type of the network whose published parameters have these names.
+
+    Raises:
+        ConfigError: if they are no known network's.
+    """
+    names = list(names)
+    for model_type, network in NETWORKS.items():
+        if any(name.startswith(network.signature) for name in names):
+            return model_type
+    known = " or ".join(f"{model_type} ({network.signature}*)" for model_type, network in NETWORKS.items())
+    raise ConfigError(
+        f"{path} holds no network that is known here: none of its {len(names)} tensors is named as in {known}"
+    )
+
+
+def _weight_file(folder: Path) -> str:
+    """The name of the weight file in a folder: ours, or one under which a known model is published."""
+    published = [entry.file for entry in model_table().geometry.values() if entry.file is not None]
+    names = [WEIGHT_FILE, *published, "model.pt"]
+    found = next((name for name in names if (folder / name).is_file()), None)
+    if found is None and not (folder / CONFIG_FILE).is_file():
+        raise FileNotFoundError(
+            f"there is no file {folder / CONFIG_FILE}: {folder} holds no geometry model, nor one of the "
+            f"published files {', '.join(dict.fromkeys(names[1:]))}"
+        )
+    return found or WEIGHT_FILE
+
+
+def _network(name: str, source: ModelSource) -> type[NetworkBackbone]:
     if name not in NETWORKS:
         raise ConfigError(
             f"the geometry model {source.name} is of type {name!r}, for which there is no network here; "
@@ -43,9 +94,10 @@ def _network(name: str | None, source: ModelSource) -> type[Any4D]:
 
 
 def _model_type(folder: Path) -> str | None:
-    path = folder / "config.json"
+    """What the folder's config.json says; None without one, or if it is a published model's own."""
+    path = folder / CONFIG_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}: {folder} holds no geometry model")
+        return None
     try:
         config = json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -61,9 +113,10 @@ def _download(source: ModelSource, file: str) -> Path:
 
     assert source.hub is not None
     try:
-        return Path(hf_hub_download(source.hub, file))
+        return Path(hf_hub_download(source.hub, file, revision=source.revision))
     except (HfHubHTTPError, OSError) as error:
         raise FileNotFoundError(
-            f"{file} of the Hugging Face repository {source.hub} cannot be fetched ({type(error).__name__}): "
-            "check the network and the access rights, or give the folder of a local copy"
+            f"{file} of the Hugging Face repository {source.repository} cannot be fetched "
+            f"({type(error).__name__}): check the network and the access rights, or give the folder of a "
+            "local copy"
         ) from error

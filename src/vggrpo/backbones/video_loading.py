@@ -18,7 +18,8 @@ def load_video_backbone(
     gradient_checkpointing: bool = False,
     flow_shift: float | None = None,
 ) -> VideoBackbone:
-    """The video model called `name`: a name or alias of models.yaml, a pipeline's folder, or "owner/name".
+    """The video model called `name`: a name or alias of models.yaml, a pipeline's folder, "owner/name", or
+    "owner/name@revision".
 
     Loads no weights yet; the arguments are those of `WanBackbone`.
 
@@ -28,7 +29,7 @@ def load_video_backbone(
         ValueError: if it is no Wan text-to-video pipeline, or arguments contradict each other.
     """
     source = resolve_model(name, "video")
-    location = source.folder or source.hub
+    location = source.folder or source.repository
     assert location is not None
     return WanBackbone(
         location,

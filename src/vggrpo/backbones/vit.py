@@ -4,9 +4,14 @@ Written from the published architecture of DINOv2 (Oquab et al., 2023); the para
 each backbone maps them to its upstream's.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Rotation = Callable[[Tensor], Tensor]
+"""Turns queries and keys [N, heads, L, d] by their tokens' positions (rotary codes)."""
 
 LONGEST_EXPLICIT_SEQUENCE = 512
 
@@ -14,6 +19,11 @@ LONGEST_EXPLICIT_SEQUENCE = 512
 def at_least_float32(x: Tensor) -> Tensor:
     """Half-precision values as float32; others as they are."""
     return x.float() if x.dtype.itemsize < 4 else x
+
+
+def as_maps(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens [B, T, h*w, C] as maps [B*T, C, h, w] in channels-last memory."""
+    return tokens.flatten(0, 1).unflatten(1, grid).permute(0, 3, 1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -29,29 +39,41 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the tokens of one sequence, [N, L, C] to [N, L, C]."""
+    """Multi-head self-attention over the tokens of one sequence, [N, L, C] to [N, L, C].
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    With `qk_norm_eps` queries and keys are normalised per head, before any rotation.
+    """
+
+    def __init__(self, dim: int, num_heads: int, qk_norm_eps: float | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
+        self.query_norm = self.key_norm = None
+        if qk_norm_eps is not None:
+            self.query_norm = nn.LayerNorm(dim // num_heads, eps=qk_norm_eps)
+            self.key_norm = nn.LayerNorm(dim // num_heads, eps=qk_norm_eps)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, rotate: Rotation | None = None) -> Tensor:
         n, length, dim = tokens.shape
         qkv = self.qkv(tokens).view(n, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = attend(query, key, value)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotate is not None:
+            query, key = rotate(query), rotate(key)
+        # Under autocast norms and rotations are float32.
+        mixed = attend(query.to(value.dtype), key.to(value.dtype), value)
         return self.proj(mixed.transpose(1, 2).reshape(n, length, dim))
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, Linear."""
+    """Linear, exact GELU, Linear; to `out_dim` channels, by default as many as came."""
 
-    def __init__(self, dim: int, hidden_dim: int) -> None:
+    def __init__(self, dim: int, hidden_dim: int, out_dim: int | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc2 = nn.Linear(hidden_dim, out_dim or dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(tokens)))
@@ -61,18 +83,24 @@ class Block(nn.Module):
     """Pre-norm transformer block, optionally with a learned gain per channel on each branch (layer scale)."""
 
     def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: int, layer_scale: bool, eps: float = 1e-6
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: int,
+        layer_scale: bool,
+        eps: float = 1e-6,
+        qk_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attention = Attention(dim, num_heads)
+        self.attention = Attention(dim, num_heads, qk_norm_eps)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, mlp_ratio * dim)
         self.scale1 = nn.Parameter(torch.ones(dim)) if layer_scale else None
         self.scale2 = nn.Parameter(torch.ones(dim)) if layer_scale else None
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        mixed = self.attention(self.norm1(tokens))
+    def forward(self, tokens: Tensor, rotate: Rotation | None = None) -> Tensor:
+        mixed = self.attention(self.norm1(tokens), rotate)
         tokens = tokens + (mixed if self.scale1 is None else self.scale1 * mixed)
         mixed = self.mlp(self.norm2(tokens))
         return tokens + (mixed if self.scale2 is None else self.scale2 * mixed)
@@ -139,12 +167,16 @@ class ImageEncoder(nn.Module):
     def drop_before(self, block: int) -> None:
         """Deletes patch embedding, special tokens, positions, and the blocks before number `block`.
 
-        The remaining blocks keep their numbers. `finish` works from `block` on; `embed` no longer does.
+        The remaining blocks keep their numbers. `finish` works from `block` on; `embed` no longer does. A
+        number beyond the blocks' stands for what follows the encoder: then the norm goes too.
         """
-        for name in ("patch_embed", "class_token", "position_table", "register_tokens"):
+        unused = ["patch_embed", "class_token", "position_table", "register_tokens"]
+        if block > len(self.blocks):
+            unused.append("norm")
+        for name in unused:
             if hasattr(self, name):
                 delattr(self, name)
-        for index in range(block):
+        for index in range(min(block, len(self.blocks))):
             self.blocks[index] = nn.Identity()
 
     def finish(self, tokens: Tensor, first_block: int = 0) -> Tensor:

@@ -23,8 +23,9 @@ def parse_with_recipe(
     """The settings that a command line asks for.
 
     The values come from the recipe that `--recipe` names; else, with `--resume`, from the run in `--output`;
-    else from the packaged recipe of the `--base-model` for this stage ("wan2.2-5b/train"). Flags replace
-    them; `--help` shows each setting with its value in the recipe.
+    else from the packaged recipe of the `--base-model` for this stage ("wan2.2-5b/train"), or from its
+    variant for the `--geometry-model` ("wan2.2-5b/train-vggt") if there is one. Flags replace them; `--help`
+    shows each setting with its value in the recipe.
 
     Args:
         model: the settings class; nested settings have dotted flags, and dashes and underscores are alike.
@@ -61,12 +62,15 @@ def _resumed_config(argv: Sequence[str]) -> str | None:
 
 
 def _packaged_recipe(model: type[Settings], stage: str, argv: Sequence[str]) -> str:
-    """The packaged recipe of the base model, where the settings have one, else of the default model."""
+    """The packaged recipe of the base model, where the settings have one, else of the default model; its
+    variant for the geometry model that is asked for, if there is one."""
     given = _flag_value(argv, "base-model") if "base_model" in model.model_fields else None
     family = canonical_name(given, "video") if given else DEFAULT_MODEL
-    name = f"{family}/{stage}"
-    if name in recipe_names():
-        return name
+    geometry = _flag_value(argv, "geometry-model") if "geometry_model" in model.model_fields else None
+    variant = canonical_name(geometry, "geometry") if geometry else None
+    for name in (f"{family}/{stage}-{variant}", f"{family}/{stage}"):
+        if name in recipe_names():
+            return name
     packaged = [known for known in recipe_names() if known.endswith(f"/{stage}")]
     raise ConfigError(
         f"there is no packaged {stage} recipe for the base model {given or DEFAULT_MODEL}; "

@@ -1,4 +1,4 @@
-"""Model names to places: a name or alias of `recipes/models.yaml`, a folder, or a Hugging Face repository."""
+"""Model names to places: a name or alias of `recipes/models.yaml`, a path, or a Hugging Face repository."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from vggrpo.config.yaml_file import read_yaml
 
 ModelKind = Literal["video", "geometry"]
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+"""A repository "owner/name", or one of its revisions, "owner/name@branch-tag-or-commit"."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,17 @@ class ModelSource:
     kind: ModelKind
     folder: Path | None = None
     hub: str | None = None
+    revision: str | None = None
+    """Of the repository: a branch, tag or commit; None is its main branch."""
     file: str | None = None
-    """The weight file inside the repository, where it is not the usual one."""
+    """The weight file inside the folder or repository, where it is not the usual one."""
     network: str | None = None
-    """The architecture ("wan", "any4d", "vggt"); None if only the folder's own config.json knows."""
+    """The architecture ("wan", "any4d", "vggt"); None if only the files themselves know."""
+
+    @property
+    def repository(self) -> str | None:
+        """The repository with its revision, "owner/name@revision"; None of a folder."""
+        return f"{self.hub}@{self.revision}" if self.revision else self.hub
 
 
 class ModelEntry(Settings):
@@ -79,7 +87,8 @@ def canonical_name(name: str, kind: ModelKind) -> str | None:
 
 
 def resolve_model(name: str | Path, kind: ModelKind) -> ModelSource:
-    """Where the model called `name` is: a known name or alias, a folder, or a repository "owner/name".
+    """Where the model called `name` is: a known name or alias, a folder, or a repository "owner/name" or
+    "owner/name@revision"; of a geometry model also its weight file.
 
     Nothing is downloaded or opened.
 
@@ -94,13 +103,19 @@ def resolve_model(name: str | Path, kind: ModelKind) -> ModelSource:
             raise ConfigError(
                 f"the {kind} model {key} ships with the package, but {folder} is missing; reinstall"
             )
-        return ModelSource(key, kind, folder, entry.hub, entry.file, entry.network)
+        return ModelSource(key, kind, folder=folder, hub=entry.hub, file=entry.file, network=entry.network)
     path = Path(name).expanduser()
     if path.is_dir():
         return ModelSource(str(name), kind, folder=path)
-    if isinstance(name, str) and HUB_ID.fullmatch(name):
-        return ModelSource(name, kind, hub=name)
+    if kind == "geometry" and path.is_file():
+        return ModelSource(str(name), kind, folder=path.parent, file=path.name)
+    if isinstance(name, str) and (repository := HUB_ID.fullmatch(name)):
+        hub = repository["id"]
+        known = next((entry for entry in getattr(model_table(), kind).values() if entry.hub == hub), None)
+        file, network = (known.file, known.network) if known else (None, None)
+        return ModelSource(name, kind, None, hub, repository["revision"], file, network)
+    paths = "a folder, nor a file" if kind == "geometry" else "a folder"
     raise ConfigError(
-        f"{name} is neither a {kind} model, nor a folder, nor a repository (owner/name); "
+        f"{name} is neither a {kind} model, nor {paths}, nor a repository (owner/name); "
         + nearest(str(name), model_names(kind))
     )

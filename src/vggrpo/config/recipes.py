@@ -1,4 +1,8 @@
-"""Recipes: YAML files with the full settings of a run, shipped in the package or written by users."""
+"""Recipes: YAML files with the settings of a run, shipped in the package or written by users.
+
+A recipe holds all settings, or says `extends: NAME` and holds only those in which it differs from the recipe
+of that name: a packaged one, or a file beside it.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +13,8 @@ from vggrpo.config.validation import SettingsT, nearest, validate
 from vggrpo.config.yaml_file import YamlFile, read_yaml
 
 RECIPE_FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+EXTENDS = "extends"
+"""The key under which a recipe names the one that it changes."""
 
 
 def recipe_names() -> list[str]:
@@ -39,8 +45,29 @@ def recipe_path(name: Path | str) -> Path:
 
 
 def read_recipe(name: Path | str) -> YamlFile:
-    """The raw content of a recipe, by name or path."""
-    return read_yaml(recipe_path(name))
+    """The raw content of a recipe, by name or path, on top of the one that it extends.
+
+    Line numbers are those of the recipe's own file.
+
+    Raises:
+        ConfigError: if there is no such recipe, or it extends none or itself.
+    """
+    return _read_extended(recipe_path(name), ())
+
+
+def _read_extended(path: Path, extending: tuple[Path, ...]) -> YamlFile:
+    if path in extending:
+        raise ConfigError(f"the recipe {path} extends itself, by way of {', '.join(map(str, extending))}")
+    file = read_yaml(path)
+    if EXTENDS not in file.values:
+        return file
+    own = dict(file.values)
+    base = own.pop(EXTENDS)
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}, line {file.lines[(EXTENDS,)]}: extends is {base!r}; expected one recipe")
+    beside = path.parent / base
+    base_file = _read_extended(recipe_path(beside if beside.is_file() else base), (*extending, path))
+    return YamlFile(path, merge(base_file.values, own), file.lines)
 
 
 def load_recipe(

@@ -22,14 +22,16 @@ def static_mask_from_flow(
 
     A point of view 0 is dynamic if it is displaced by more than `threshold` in any view; it is then dynamic
     in every view, view 0 included. In view i its moved position X + F_i is projected, tested against the
-    view's own depth and marked, and the marks are widened to close the gaps between them.
+    view's own depth and marked, and the marks are widened to close the gaps between them, but not onto
+    surfaces of another depth.
 
     Args:
         scene: with `scene_flow_from_ref`.
         threshold: displacement in scene units, a number or [B].
         dilate: radius in pixels by which marks are widened.
         depth_tolerance: a moved point counts as hidden in view i, and leaves no mark, if it lies behind the
-            view's own surface by more than this fraction of its depth.
+            view's own surface by more than this fraction of its depth. Marks are widened onto pixels whose
+            depth differs by no more than that from the depths of the marks around.
 
     Raises:
         ValueError: if the scene has no flow, or a number is negative.
@@ -53,10 +55,31 @@ def static_mask_from_flow(
         pixel = torch.where(inside, row * w + column, 0.0).long()
         own_depth = scene.depth_z.reshape(b, t, h * w).gather(2, pixel)
         hidden = valid_depth(own_depth) & (z > own_depth * (1 + depth_tolerance))
-        marks = (moving.reshape(b, 1, h * w) & inside & ~hidden).to(scene.dtype)
-        dynamic = torch.zeros_like(marks).scatter_reduce_(2, pixel, marks, "amax").reshape(b, t, h, w)
-        dynamic[:, 0] = torch.maximum(dynamic[:, 0], moving.to(scene.dtype))
-        return max_pool2d(dynamic, kernel_size=2 * dilate + 1, stride=1, padding=dilate) == 0
+        marks = moving.reshape(b, 1, h * w) & inside & ~hidden
+        nearest, farthest = _depths_of_marks(pixel, marks, z)
+        nearest, farthest = nearest.reshape(b, t, h, w), farthest.reshape(b, t, h, w)
+        nearest[:, 0] = torch.where(moving, scene.depth_z[:, 0], nearest[:, 0])
+        farthest[:, 0] = torch.where(moving, scene.depth_z[:, 0], farthest[:, 0])
+        least = -_greatest_around(-nearest, dilate) * (1 - depth_tolerance)
+        greatest = _greatest_around(farthest, dilate) * (1 + depth_tolerance)
+        same_surface = (scene.depth_z >= least) & (scene.depth_z <= greatest)
+        return ~(nearest.isfinite() | same_surface)
+
+
+def _depths_of_marks(pixel: Tensor, marks: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the greatest depth of the marks on each pixel, [B, T, H*W]; inf and -inf without marks.
+
+    `pixel` numbers, `marks` and depths `z` of the moved points are [B, T, H*W].
+    """
+    none = torch.full_like(z, torch.inf)
+    nearest = none.scatter_reduce(2, pixel, torch.where(marks, z, none), "amin")
+    farthest = (-none).scatter_reduce(2, pixel, torch.where(marks, z, -none), "amax")
+    return nearest, farthest
+
+
+def _greatest_around(images: Tensor, radius: int) -> Tensor:
+    """The greatest value of images [B, T, H, W] within `radius` pixels of each."""
+    return max_pool2d(images, kernel_size=2 * radius + 1, stride=1, padding=radius)
 
 
 def with_static_mask(

@@ -51,12 +51,18 @@ class LatentGeometryModel(nn.Module):
     ) -> None:
         super().__init__()
         point = backbone.stitch_point(stitch_point)
-        shape = (connector.conv.out_channels, connector.special_tokens.shape[0])
+        shape = (connector.conv.out_channels, connector.num_special_tokens)
         if shape != (point.width, point.num_special_tokens):
             raise ValueError(
                 f"the connector makes tokens of width {shape[0]} with {shape[1]} special ones, but "
                 f"{stitch_point} needs width {point.width} with {point.num_special_tokens}; fit it at that "
                 "stitch point"
+            )
+        if connector.reference_specials != point.reference_specials:
+            needs = "of its own" if point.reference_specials else "like those of the other views"
+            raise ValueError(
+                f"{stitch_point} needs special tokens for view 0 that are {needs}, but the connector's are "
+                "not; fit it at that stitch point"
             )
         if connector.conv.in_channels != latent_spec.channels:
             raise ValueError(

@@ -46,7 +46,8 @@ class LayerResult:
     """The output errors relative to seeing nothing, averaged."""
     solution: RidgeSolution
     special_tokens: Tensor
-    """The teacher's mean special tokens [S, width]."""
+    """The teacher's mean special tokens [S, width]; [2, S, width], of view 0 and of the others, where these
+    differ."""
 
     def row(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -203,12 +204,13 @@ class _SearchData:
     def __init__(
         self, points: Sequence[StitchPoint], fit: RidgeStatistics, held_out: RidgeStatistics
     ) -> None:
-        self.names = [point.name for point in points]
+        self.points = points
         self.fit = fit
         self.held_out = held_out
         self.clips: list[Clips] = []
         self._special_sums: dict[str, Tensor] = {}
-        self._num_views = 0
+        self._num_views = torch.zeros(2, dtype=torch.float64)
+        """First views, and others."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -228,7 +230,7 @@ class _SearchData:
         for latents, frames in batches:
             _check_clips(latents, frames, backbone.patch_size, self.fit.stride)
             latents, frames = latents.to(device), frames.to(device)
-            tokens = backbone.tokens_at(frames, self.names)
+            tokens = backbone.tokens_at(frames, [point.name for point in self.points])
             numbers = range(num_clips, num_clips + latents.shape[0])
             held_out = torch.tensor([number < held_out_clips for number in numbers], device=device)
             num_clips += latents.shape[0]
@@ -251,16 +253,35 @@ class _SearchData:
             )
 
     def mean_special_tokens(self) -> dict[str, Tensor]:
-        """Mean over the fit's clips and views, [S, width] per point."""
-        return {name: (total / self._num_views).float() for name, total in self._special_sums.items()}
+        """Mean over the fit's clips and views, [S, width] per point; where view 0 has its own, [2, S, width].
+
+        Raises:
+            ValueError: if view 0 has its own and there is no other view.
+        """
+        means = {}
+        for point in self.points:
+            total = self._special_sums[point.name]  # [2, S, width]
+            counts = self._num_views.to(total)
+            if not point.reference_specials:
+                means[point.name] = (total.sum(dim=0) / counts.sum()).float()
+                continue
+            if counts[1] == 0:
+                raise ValueError(
+                    f"the clips have one view, but {point.name} needs the special tokens of later views too; "
+                    "use at least two latent frames"
+                )
+            means[point.name] = (total / counts[:, None, None]).float()
+        return means
 
     def _add_special_tokens(self, tokens: dict[str, Tensor]) -> None:
         for name, special in tokens.items():  # [B, T, S, width]
-            total = special.double().sum(dim=(0, 1))
+            sums = special.double().sum(dim=0)
+            total = torch.stack([sums[0], sums[1:].sum(dim=0)])
             self._special_sums[name] = (
                 self._special_sums[name] + total if name in self._special_sums else total
             )
-        self._num_views += special.shape[0] * special.shape[1]
+        batch, views = special.shape[:2]
+        self._num_views += torch.tensor([batch, batch * (views - 1)])
 
 
 def _best_solutions(

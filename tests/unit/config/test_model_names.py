@@ -41,6 +41,29 @@ def test_folder_and_repository(tmp_path: Path) -> None:
     assert resolve_model(str(tmp_path), "geometry").folder == tmp_path
     source = resolve_model("owner/my_model-1.0", "video")
     assert (source.hub, source.folder, source.network) == ("owner/my_model-1.0", None, None)
+    assert (source.revision, source.repository) == (None, "owner/my_model-1.0")
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/3", "0123456789abcdef"])
+def test_a_revision_of_a_repository(revision: str) -> None:
+    source = resolve_model(f"owner/name@{revision}", "geometry")
+    assert (source.hub, source.revision) == ("owner/name", revision)
+    assert source.repository == f"owner/name@{revision}"
+
+
+def test_a_known_repository_by_its_id_has_its_file_and_network() -> None:
+    source = resolve_model("airlabshare/any4d-checkpoint@v2", "geometry")
+    assert (source.file, source.network) == ("any4d_4v_combined.pth", "any4d")
+    assert source.revision == "v2"
+
+
+def test_a_weight_file_is_a_geometry_model_only(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    file.touch()
+    source = resolve_model(file, "geometry")
+    assert (source.folder, source.file, source.hub, source.network) == (tmp_path, "model.pt", None, None)
+    with pytest.raises(ConfigError, match="neither a video model, nor a folder, nor a repository"):
+        resolve_model(file, "video")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from vggrpo.config import (
     RewardSettings,
     Settings,
     TrainSettings,
+    TuneNoiseSettings,
     VAESettings,
     VideoSettings,
     WorldEvaluateSettings,
@@ -30,6 +31,7 @@ from vggrpo.config import (
 STAGES: dict[str, type[Settings]] = {
     "find-layer": FindLayerSettings,
     "train-lgm": LGMSettings,
+    "tune-noise": TuneNoiseSettings,
     "train": TrainSettings,
     "generate": GenerateSettings,
     "train-vae": VAESettings,
@@ -39,7 +41,7 @@ STAGES: dict[str, type[Settings]] = {
 }
 FROM_FLAGS: dict[str, dict[str, Any]] = {"generate": {"prompts": ["a red box"], "output": "videos"}}
 """What a stage's recipe leaves to the command line."""
-METHOD = ("find-layer", "train-lgm", "train", "generate")
+METHOD = ("find-layer", "train-lgm", "train", "generate", "tune-noise")
 WAN = ("wan2.1-1.3b", "wan2.2-5b")
 WRITE_UP = {
     "train-lgm": "--geometry-model any4d --base-model {} --lr 2e-4 --epochs 20 --lora-rank 64 "
@@ -50,8 +52,14 @@ WRITE_UP = {
 """The command lines of the method's public write-up."""
 
 
+def stage_of(name: str) -> str:
+    """The stage of a recipe's name: "train" of "wan2.1-1.3b/train-vggt"."""
+    name = name.rpartition("/")[2]
+    return max((stage for stage in STAGES if f"{name}-".startswith(f"{stage}-")), key=len)
+
+
 def load(name: str) -> Any:
-    stage = name.rpartition("/")[2]
+    stage = stage_of(name)
     return load_recipe(name, STAGES[stage], FROM_FLAGS.get(stage))
 
 
@@ -62,10 +70,10 @@ def test_every_family_has_the_stages_of_the_method() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipe_loads_and_belongs_to_its_family(name: str) -> None:
-    family, _, stage = name.rpartition("/")
+    family = name.rpartition("/")[0]
     settings = load(name)
     assert canonical_name(family, "video") == family
-    if stage in METHOD:
+    if stage_of(name) in METHOD:
         assert settings.base_model == family
         assert {"num_frames", "height", "width"} <= read_recipe(name).values.keys()
     if "cfg_scale" in type(settings).model_fields:
@@ -77,6 +85,44 @@ def test_models_of_a_recipe_are_known_by_name(name: str) -> None:
     values = read_recipe(name).values
     assert values.get("base_model", "micro") in model_names("video")
     assert values.get("geometry_model", "micro") in model_names("geometry")
+
+
+def differences(one: Any, other: Any, place: str = "") -> set[str]:
+    """Dotted names of the settings in which two settings objects differ."""
+    found = set()
+    for name, value in one:
+        if isinstance(value, Settings):
+            found |= differences(value, getattr(other, name), f"{place}{name}.")
+        elif value != getattr(other, name):
+            found.add(place + name)
+    return found
+
+
+@pytest.mark.parametrize("family", WAN)
+def test_vggt_variants_differ_in_what_vggt_is_and_in_nothing_else(family: str) -> None:
+    expected = {
+        "find-layer": {"geometry_model", "output"},
+        "train-lgm": {"geometry_model", "output", "loss.scene_flow", "rewards.reprojection.dynamic_filter"},
+        "train": {"geometry_model", "output", "lgm_path", "rewards.reprojection.dynamic_filter"},
+    }
+    for stage, names in expected.items():
+        base, variant = load(f"{family}/{stage}"), load(f"{family}/{stage}-vggt")
+        assert differences(base, variant) == names
+        assert variant.geometry_model == "vggt"
+    lgm, train = load(f"{family}/train-lgm-vggt"), load(f"{family}/train-vggt")
+    assert train.lgm_path == lgm.output / "model"
+    assert lgm.rewards == train.rewards
+    assert (lgm.loss.scene_flow, train.rewards.reprojection.dynamic_filter) == (0.0, False)
+
+
+@pytest.mark.parametrize("family", WAN)
+@pytest.mark.parametrize("stage", ["find-layer", "train-lgm"])
+def test_the_geometry_model_chooses_the_variant(family: str, stage: str) -> None:
+    flags = ["--base-model", family, "--geometry-model"]
+    assert parse_with_recipe(STAGES[stage], stage, [*flags, "VGGT"]) == load(
+        f"{family}/{stage}-vggt"
+    ).model_copy(update={"geometry_model": "VGGT"})
+    assert parse_with_recipe(STAGES[stage], stage, [*flags, "any4d"]) == load(f"{family}/{stage}")
 
 
 @pytest.mark.parametrize("family", WAN)

@@ -61,6 +61,16 @@ def test_marks_are_widened() -> None:
     assert dynamic_pixels(mask, 1) == {(r, c) for r in (2, 3, 4) for c in (5, 6, 7)}
 
 
+def test_marks_are_not_widened_onto_a_surface_of_another_depth() -> None:
+    scene = with_flow(wall(), 3, 4, [(0, 0, 0), (2, 0, 0), (2, 0, 0)])
+    depth_z = scene.depth_z.clone()
+    depth_z[:, 1, :, 7:] = 12.0  # a step behind the moved point's right
+    depth_z[:, 1, 4, 6] = 10.4
+    mask = static_mask_from_flow(replace(scene, depth_z=depth_z), threshold=0.5, dilate=1)
+    assert dynamic_pixels(mask, 1) == {(r, c) for r in (2, 3, 4) for c in (5, 6)}
+    assert dynamic_pixels(mask, 2) == {(r, c) for r in (2, 3, 4) for c in (5, 6, 7)}
+
+
 def test_a_point_that_moves_behind_the_surface_leaves_no_mark() -> None:
     hidden = with_flow(wall(), 0, 0, [(0, 0, 0), (0, 0, 2), (0, 0, -2)])
     mask = static_mask_from_flow(hidden, threshold=0.5, dilate=0)

@@ -104,3 +104,16 @@ class TestBadInput:
     def test_even_kernel(self) -> None:
         with pytest.raises(ValueError, match="kernel_size is"):
             Connector(4, 6, (3, 4), kernel_size=(4, 5, 5))
+
+
+@pytest.mark.parametrize("views", [2, 3, 5])
+def test_autocast_changes_neither_tokens_nor_gradients(views: int) -> None:
+    """In bfloat16 the weights' gradient would be garbage for clips of fewer than five latent frames."""
+    connector, latents = filled_connector(), torch.randn(2, 4, views, 6, 8)
+    exact, _ = connector(latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens, _ = connector(latents)
+    assert torch.equal(tokens, exact)
+    cotangent = torch.randn_like(tokens)
+    gradients = [torch.autograd.grad(x, connector.conv.weight, cotangent)[0] for x in (tokens, exact)]
+    torch.testing.assert_close(*gradients)

@@ -1,14 +1,13 @@
 """From Any4D's prediction to a `SceneGeometry`: z-depth, pinhole intrinsics, camera-to-world, scene units."""
 
 import torch
-from torch import Tensor
 
+from vggrpo.backbones.anchoring import cameras_from_first_view
 from vggrpo.backbones.any4d.prediction import Any4DPrediction
 from vggrpo.geometry import (
     SceneGeometry,
     fit_intrinsics,
     quat_xyzw_to_matrix,
-    relative_pose,
     rotate,
     se3_from_rt,
     transform_points,
@@ -35,7 +34,8 @@ def _scene(prediction: Any4DPrediction, anchor_first_view: bool) -> SceneGeometr
     camera_to_world = se3_from_rt(rotation, prediction.translation * scale[:, None, None])
     flow = prediction.scene_flow * scale[:, None, None, None, None]
     if anchor_first_view:
-        camera_to_world, flow = _anchor(camera_to_world, flow)
+        flow = rotate(camera_to_world[:, :1, :3, :3].mT, flow)
+        camera_to_world = cameras_from_first_view(camera_to_world)
 
     rays = prediction.ray_directions
     points_camera = rays * (prediction.depth_along_ray * scale[:, None, None, None])[..., None]
@@ -47,12 +47,3 @@ def _scene(prediction: Any4DPrediction, anchor_first_view: bool) -> SceneGeometr
         confidence=prediction.confidence,
         scene_flow_from_ref=flow,
     )
-
-
-def _anchor(camera_to_world: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Cameras [B, T, 4, 4] and flow [B, T, H, W, 3] from a common world to the frame of camera 0."""
-    reference = camera_to_world[:, :1]
-    identity = torch.eye(4, dtype=camera_to_world.dtype, device=camera_to_world.device)
-    others = relative_pose(reference, camera_to_world[:, 1:])
-    anchored = torch.cat([identity.expand_as(reference), others], dim=1)
-    return anchored, rotate(reference[..., :3, :3].transpose(-1, -2), flow)

@@ -1,19 +1,19 @@
-"""The dimensions of an Any4D network, and their config.json."""
+"""The dimensions of an Any4D network."""
 
-import dataclasses
-import difflib
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar, Self
+
+from vggrpo.backbones.network_config import NetworkConfig
 
 
-@dataclass(frozen=True)
-class Any4DConfig:
+@dataclass(frozen=True, kw_only=True)
+class Any4DConfig(NetworkConfig):
     """Every dimension of the network. `official()` is the published model's."""
 
-    patch_size: int
-    encoder_dim: int
-    encoder_depth: int
-    encoder_heads: int
+    model_type: ClassVar[str] = "any4d"
+    title: ClassVar[str] = "an Any4D"
+    zero_allowed: ClassVar[tuple[str, ...]] = ("multi_view_hooks",)
+
     multi_view_dim: int
     multi_view_depth: int
     multi_view_heads: int
@@ -21,26 +21,13 @@ class Any4DConfig:
     """The multi-view blocks whose outputs feed the second and third level of the dense heads."""
     dpt_features: int
     dpt_layer_dims: tuple[int, int, int, int]
-    position_grid: int = 8
-    """Side of the encoder's square table of learned positions; other grids are interpolated from it."""
     scale_dim: int = 32
     scale_layers: int = 2
     pose_units: int = 2
-    mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            values = value if isinstance(value, tuple) else (value,)
-            minimum = 0 if field.name == "multi_view_hooks" else 1
-            if not all(isinstance(v, int) and not isinstance(v, bool) and v >= minimum for v in values):
-                raise ValueError(
-                    f"{field.name} is {value!r}, but whole numbers of at least {minimum} are expected"
-                )
-        for part in ("encoder", "multi_view"):
-            dim, heads = getattr(self, f"{part}_dim"), getattr(self, f"{part}_heads")
-            if dim % heads:
-                raise ValueError(f"{part}_dim is {dim}, but must be a multiple of {part}_heads, {heads}")
+        super().__post_init__()
+        self.require_multiple("multi_view_dim", "multi_view_heads")
         if self.multi_view_dim % 2 or self.dpt_features % 2:
             raise ValueError(
                 f"multi_view_dim is {self.multi_view_dim} and dpt_features {self.dpt_features}, "
@@ -58,7 +45,7 @@ class Any4DConfig:
             )
 
     @classmethod
-    def official(cls) -> "Any4DConfig":
+    def official(cls) -> Self:
         """The published Any4D: a DINOv2-L encoder and 24 multi-view blocks."""
         return cls(
             patch_size=14,
@@ -77,32 +64,5 @@ class Any4DConfig:
 
     @property
     def stitch_points(self) -> tuple[str, ...]:
-        """Names of the places at which the network can be entered, from the first to the last."""
-        return (*(f"E{k}" for k in range(self.encoder_depth + 1)), "F")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Any4DConfig":
-        """The inverse of `to_dict`.
-
-        Raises:
-            ValueError: for an unknown or missing key, or a value that no network can have.
-        """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        for key in values:
-            if key not in fields:
-                near = difflib.get_close_matches(key, fields, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"{key!r} is not a setting of an Any4D network{hint}")
-        missing = [
-            name
-            for name, field in fields.items()
-            if name not in values and field.default is dataclasses.MISSING
-        ]
-        if missing:
-            raise ValueError(f"the Any4D settings lack {', '.join(missing)}")
-        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**arguments)
+        """E0 ... E<depth>, and F after the encoder's final norm."""
+        return (*super().stitch_points, "F")

@@ -13,11 +13,11 @@ from vggrpo.backbones.any4d.config import Any4DConfig
 from vggrpo.backbones.any4d.heads import DenseHead, PoseHead, ScaleHead
 from vggrpo.backbones.any4d.multi_view import MultiViewTransformer
 from vggrpo.backbones.any4d.prediction import Any4DPrediction
-from vggrpo.backbones.images import check_frames, normalise_images
-from vggrpo.backbones.vit import ImageEncoder, at_least_float32
+from vggrpo.backbones.image_network import ImageNetwork
+from vggrpo.backbones.vit import as_maps, at_least_float32
 
 
-class Any4DNetwork(nn.Module):
+class Any4DNetwork(ImageNetwork):
     """Image encoder, multi-view transformer, and heads for dense geometry, scene flow, camera pose and scale.
 
     Under autocast the two transformers run in its type; the norm between them and all heads stay in
@@ -28,16 +28,7 @@ class Any4DNetwork(nn.Module):
     float32_heads: bool = True
 
     def __init__(self, config: Any4DConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = ImageEncoder(
-            patch_size=config.patch_size,
-            dim=config.encoder_dim,
-            depth=config.encoder_depth,
-            num_heads=config.encoder_heads,
-            mlp_ratio=config.mlp_ratio,
-            position_grid=config.position_grid,
-        )
+        super().__init__(config)
         self.fusion_norm = nn.LayerNorm(config.encoder_dim, eps=1e-6)
         self.scale_token = nn.Parameter(torch.zeros(config.encoder_dim))
         self.multi_view = MultiViewTransformer(config)
@@ -46,25 +37,16 @@ class Any4DNetwork(nn.Module):
         self.pose_head = PoseHead(config)
         self.scale_head = ScaleHead(config)
 
-    def embed(self, frames: Tensor) -> Tensor:
-        """Frames [B, T, H, W, 3] in [0, 1] to the tokens before encoder block 0, [B*T, 1 + h*w, C].
-
-        Raises:
-            ValueError: if the frames are not of that shape or their sides no multiples of the patch size.
-        """
-        check_frames(frames, self.config.patch_size)
-        return self.encoder.embed(normalise_images(frames.flatten(0, 1)))
-
     def predict(self, frames: Tensor) -> Any4DPrediction:
         """Frames [B, T, H, W, 3] in [0, 1], sides multiples of the patch, to the raw prediction."""
-        features, grid = self._encode(frames)
+        features, grid = self.encode(frames)
         return self.predict_from_features(features, grid)
 
     def predict_cameras(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `predict`, but only `translation`, `quat_vectors` and `log_scale`: the dense heads, most of the
         cost of a
         small network, are not run."""
-        features, grid = self._encode(frames)
+        features, grid = self.encode(frames)
         device_type = features.device.type
         with torch.autocast(device_type, enabled=False):
             fused = self.fusion_norm(at_least_float32(features))
@@ -72,16 +54,10 @@ class Any4DNetwork(nn.Module):
         with torch.autocast(
             device_type, enabled=torch.is_autocast_enabled(device_type) and not self.float32_heads
         ):
-            translation, quat_vectors = self.pose_head(_as_maps(at_least_float32(hooked[-1]), grid))
+            translation, quat_vectors = self.pose_head(as_maps(at_least_float32(hooked[-1]), grid))
             log_scale = self.scale_head(at_least_float32(scale_token))
         views = frames.shape[:2]
         return translation.unflatten(0, views), quat_vectors.unflatten(0, views), log_scale
-
-    def _encode(self, frames: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Encoder features [B, T, h*w, C] and their grid (h, w)."""
-        features = self.encoder.finish(self.embed(frames))
-        grid = (frames.shape[2] // self.config.patch_size, frames.shape[3] // self.config.patch_size)
-        return features.unflatten(0, frames.shape[:2]), grid
 
     def predict_from_features(self, features: Tensor, grid: tuple[int, int]) -> Any4DPrediction:
         """Encoder features [B, T, h*w, C] on `grid` = (h, w) to the raw prediction."""
@@ -92,12 +68,12 @@ class Any4DNetwork(nn.Module):
         with torch.autocast(
             device_type, enabled=torch.is_autocast_enabled(device_type) and not self.float32_heads
         ):
-            maps = [_as_maps(at_least_float32(x), grid) for x in (fused, *hooked)]
+            maps = [as_maps(at_least_float32(x), grid) for x in (fused, *hooked)]
             return self._heads(maps, at_least_float32(scale_token), batch=features.shape[0])
 
     def _heads(self, maps: Sequence[Tensor], scale_token: Tensor, batch: int) -> Any4DPrediction:
         h, w = maps[0].shape[-2:]
-        size = (h * self.config.patch_size, w * self.config.patch_size)
+        size = (h * self.patch_size, w * self.patch_size)
 
         def per_view(x: Tensor) -> Tensor:
             return x.unflatten(0, (batch, -1))
@@ -116,8 +92,3 @@ class Any4DNetwork(nn.Module):
             quat_vectors=per_view(quat_vectors),
             log_scale=self.scale_head(scale_token),
         )
-
-
-def _as_maps(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Tokens [B, T, h*w, C] as maps [B*T, C, h, w] in channels-last memory."""
-    return tokens.flatten(0, 1).unflatten(1, grid).permute(0, 3, 1, 2)

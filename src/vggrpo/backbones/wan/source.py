@@ -28,14 +28,18 @@ class PipelineSource:
     """
 
     def __init__(self, name: str | Path) -> None:
-        """`name` is the path of a folder, or a repository such as "Wan-AI/Wan2.1-T2V-1.3B-Diffusers".
+        """`name` is the path of a folder, or a repository such as "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", also
+        with "@" and a branch, tag or commit.
 
         Raises:
             FileNotFoundError: if it is neither a folder nor of the form owner/name.
         """
         self.name = str(name)
         self.is_local = Path(name).is_dir()
-        if not self.is_local and not HUB_ID.fullmatch(self.name):
+        repository = HUB_ID.fullmatch(self.name)
+        self._repository: str | None = repository["id"] if repository else None
+        self._revision: str | None = repository["revision"] if repository else None
+        if not self.is_local and repository is None:
             raise FileNotFoundError(
                 f"there is no folder {name}; expected a diffusers pipeline folder or a Hugging Face "
                 "repository written as owner/name"
@@ -65,13 +69,15 @@ class PipelineSource:
         return read_json(self._root(file) / file)
 
     def _root(self, *patterns: str) -> Path:
-        if self.is_local:
+        if self._repository is None or self.is_local:
             return Path(self.name)
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            return Path(snapshot_download(self.name, allow_patterns=list(patterns)))
+            return Path(
+                snapshot_download(self._repository, revision=self._revision, allow_patterns=list(patterns))
+            )
         except (HfHubHTTPError, OSError) as error:
             raise FileNotFoundError(
                 f"{self.name} is no local folder, and as a Hugging Face repository it cannot be fetched "
