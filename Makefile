@@ -6,7 +6,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all lint bench docs lock
+.PHONY: help install demo test test-all lint bench bench-micro docs lock
 
 help:
 	@echo "make demo      the whole method on the micro family; ends in runs/demo/report.html"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  all tests; those that need a GPU are skipped where there is none"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     the benchmarks, into benchmarks/results"
+	@echo "make bench-micro  the micro family's figures, into benchmarks/results/micro (hours; continues)"
 	@echo "make docs      the documentation, into site/"
 	@echo "make lock      renew requirements.lock from pyproject.toml"
 
@@ -43,6 +44,10 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+
+bench-micro: $(INSTALLED)
+	for name in main_result lgm_ablation alarm_experiment noise ablations; do \
+		$(BIN)/python benchmarks/micro/$$name.py || exit 1; done
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[docs]'

@@ -10,6 +10,7 @@ CLIPS = ("--fit-clips", "4", "--held-out-clips", "2", "--downstream-clips", "0",
 LGM = (
     *("--stitch-point", "E1", "--real-clips", "2", "--generated-clips", "3", "--num-prompts", "3"),
     *("--infer-steps", "2", "--epochs", "2", "--warmup-steps", "1", "--lora-rank", "2"),
+    *("--gate-clips", "3", "--noise-clips", "2"),
     *("--evaluate-every", "3", "--checkpoint-every", "2"),
 )
 TRAIN = (
@@ -26,7 +27,7 @@ TRAIN = (
     *("--iterations", "3", "--updates-per-rollout", "2", "--train-steps", "3", "--infer-steps", "2"),
     *("--sde-window-length", "all"),
     *("--rollout-batch", "2", "--update-batch", "2", "--eval-every", "2", "--checkpoint-every", "1"),
-    *("--lora-rank", "4", "--lora-alpha", "8", "--lr", "1e-3", "--threads", "1"),
+    *("--lora-rank", "4", "--lora-alpha", "8", "--lr", "1e-3", "--threads", "1", "--lgm-floor", "0"),
 )
 
 

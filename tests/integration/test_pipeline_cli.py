@@ -11,9 +11,10 @@ from safetensors import safe_open
 
 from vggrpo.backbones import load_video_backbone
 from vggrpo.config import resolve_model
-from vggrpo.evaluation import EvaluationRecords
+from vggrpo.evaluation import EvaluationRecords, LGMGate
 from vggrpo.io import load_tensors, read_records, read_video, verify_manifest
 from vggrpo.lgm import LatentGeometryModel
+from vggrpo.training.lgm_data import weights_fingerprint
 
 SAMPLES = 2
 
@@ -61,6 +62,20 @@ def test_the_lgms_quality_is_measured_before_and_after(pipeline):
     assert [r["step"] for r in records if "lgm/generated/depth_abs_rel" in r] == [3, 5]
     assert {"loss", "grad_norm", "lgm/depth", "lgm/rotation"} <= set(records[-2])
     assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
+
+
+def test_the_gate_is_measured_and_printed_by_train(pipeline):
+    run = pipeline.folder / "lgm"
+    gate = LGMGate.load(run / "model")
+    assert gate.weights == weights_fingerprint(LatentGeometryModel.from_pretrained(run / "model"))
+    assert (run / "gate.json").read_bytes() == (run / "model" / "gate.json").read_bytes()
+    assert (run / "gate.png").read_bytes().startswith(b"\x89PNG")
+    for quality in (gate.generated, gate.real):
+        for agreement in quality.rewards.values():
+            assert agreement.share.count + agreement.share.missing == 3
+    assert pipeline.train.status == 0, pipeline.train.err
+    assert pipeline.train.out.startswith(f"gate of the latent geometry model in {run / 'model'}")
+    assert "ceiling" in pipeline.train.out
 
 
 def test_training_steps_are_clips_times_epochs_over_batch(pipeline):

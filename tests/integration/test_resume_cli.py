@@ -86,6 +86,7 @@ def test_train_lgm_interrupted_continues_bit_for_bit(pipeline, tmp_path):
     assert json.loads((run / "quality.json").read_text()) == json.loads(
         (straight / "quality.json").read_text()
     )
+    assert (run / "model" / "gate.json").read_text() == (straight / "model" / "gate.json").read_text()
     assert not leftovers(run)
 
 

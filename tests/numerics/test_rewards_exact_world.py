@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vggrpo.geometry import SceneGeometry, unproject
 from vggrpo.rewards import CameraMotionReward, ReprojectionReward
-from vggrpo.world import WorldClips, render_clips, sample_scene
+from vggrpo.world import Fault, FaultKind, WorldClips, render_clips, sample_scene
 
 FAULTY = 2
 OTHERS = [0, 1, 3, 4]
@@ -118,3 +118,19 @@ def test_shaky_clips_score_below_smooth_ones(order: str) -> None:
     shaky = clips().is_shaky
     pairs = value[~shaky][:, None] > value[shaky][None]
     assert pairs.float().mean() > 0.8
+
+
+@pytest.mark.parametrize("kind", ["warped", "wobbling"])
+def test_a_bending_world_scores_below_its_clean_clip(kind: FaultKind) -> None:
+    specs = [sample_scene("test", i) for i in range(24)]
+    bent = render_clips(specs, views="keys", supersample=1, fault=Fault(kind)).geometry
+    clean, faulty = SUBPIXEL(worlds()), SUBPIXEL(bent)
+    assert faulty.valid.all()
+    assert (faulty.value < clean.value).all()
+    assert rise(SUBPIXEL, bent, worlds()).nanmean(dim=1).min() >= 3
+
+
+def test_textures_that_slide_over_standing_geometry_are_not_the_geometrys_fault() -> None:
+    specs = [sample_scene("test", i) for i in range(3)]
+    sliding = render_clips(specs, views="keys", supersample=1, fault=Fault("sliding")).geometry
+    assert torch.equal(SUBPIXEL(sliding).value, SUBPIXEL(worlds()).value[:3])

@@ -1,6 +1,6 @@
 """`vggrpo`: finds the command, runs it, and turns errors into sentences and exit codes.
 
-Exit codes: 0 done; 1 an error; 2 wrong settings, flags or command; 130 interrupted.
+Exit codes: 0 done; 1 an error; 2 wrong settings, flags or command; 3 ended by an alarm; 130 interrupted.
 """
 
 import errno
@@ -44,6 +44,7 @@ COMMANDS: dict[str, Command | Group] = {
     "demo": Command("vggrpo.cli.demo", "the whole method on the micro family, ending in a report"),
     "find-layer": Command("vggrpo.cli.find_layer", "where to enter the geometry model from video latents"),
     "train-lgm": Command("vggrpo.cli.train_lgm", "the latent geometry model"),
+    "tune-noise": Command("vggrpo.cli.tune_noise", "how much noise the rollouts of `train` can take"),
     "train": Command("vggrpo.cli.train", "post-training of a video model with the geometry rewards"),
     "generate": Command("vggrpo.cli.generate", "videos from prompts"),
     "world": WORLD,
@@ -83,11 +84,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: Command, argv: list[str]) -> int:
     import logging
 
-    from vggrpo.config.errors import ConfigError, VggrpoError
+    from vggrpo.config.errors import AlarmError, ConfigError, VggrpoError
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         return int(importlib.import_module(command.module).main(argv))
+    except AlarmError as error:
+        print(str(error), file=sys.stderr)
+        return 3
     except KeyboardInterrupt as error:
         print(f"\n{str(error) or INTERRUPTED}", file=sys.stderr)
         return 130

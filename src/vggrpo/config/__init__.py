@@ -1,8 +1,16 @@
 """Settings of every command, recipe files, model names, and the errors that a person can act on. No torch."""
 
+from vggrpo.config.alarms import AlarmSettings
 from vggrpo.config.base import ModelRunSettings, RunSettings, Settings
 from vggrpo.config.demo import DemoSettings
-from vggrpo.config.errors import ConfigError, CorruptFileError, DiskFullError, RunError, VggrpoError
+from vggrpo.config.errors import (
+    AlarmError,
+    ConfigError,
+    CorruptFileError,
+    DiskFullError,
+    RunError,
+    VggrpoError,
+)
 from vggrpo.config.generate import GenerateSettings
 from vggrpo.config.lgm import DistillationWeights, FindLayerSettings, LGMSettings, StitchSettings
 from vggrpo.config.models import ModelSource, canonical_name, model_names, resolve_model
@@ -20,10 +28,14 @@ from vggrpo.config.pretrain import (
 from vggrpo.config.recipes import load_recipe, read_recipe, recipe_names, recipe_path
 from vggrpo.config.rewards import CameraMotionOptions, ReprojectionOptions, RewardSettings, RewardWeights
 from vggrpo.config.train import TrainSettings
+from vggrpo.config.tune_noise import ODE, NoiseCell, TuneNoiseSettings
 from vggrpo.config.validation import validate
 from vggrpo.config.world_evaluate import WorldEvaluateSettings
 
 __all__ = [
+    "ODE",
+    "AlarmError",
+    "AlarmSettings",
     "CameraMotionOptions",
     "ClipSettings",
     "ConfigError",
@@ -39,6 +51,7 @@ __all__ = [
     "LoopSettings",
     "ModelRunSettings",
     "ModelSource",
+    "NoiseCell",
     "PretrainSettings",
     "ReprojectionOptions",
     "RewardSettings",
@@ -49,6 +62,7 @@ __all__ = [
     "StitchSettings",
     "TrainSettings",
     "TransformerArchitecture",
+    "TuneNoiseSettings",
     "VAEArchitecture",
     "VAESettings",
     "VggrpoError",

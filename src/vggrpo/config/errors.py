@@ -17,5 +17,9 @@ class DiskFullError(VggrpoError, OSError):
     """No space was left while writing; what stood at the destination before is unchanged."""
 
 
+class AlarmError(VggrpoError):
+    """A run was ended by its own alarms, as its settings ask."""
+
+
 class RunError(VggrpoError):
     """A run folder cannot be created or resumed as asked."""

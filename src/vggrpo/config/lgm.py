@@ -1,9 +1,9 @@
 """Settings of `vggrpo find-layer` and `vggrpo train-lgm`: the latent geometry model."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vggrpo.config.base import ModelRunSettings, Settings
 from vggrpo.config.rewards import RewardSettings
@@ -81,6 +81,21 @@ class LGMSettings(StitchSettings):
     loss: DistillationWeights = DistillationWeights()
     rewards: RewardSettings = RewardSettings()
     """Of which the agreement with the teacher's is measured."""
+    gate_clips: int = Field(
+        256, ge=3, description="held-out generated clips on which the finished model's gate is measured"
+    )
+    noise_clips: NonNegativeInt = Field(
+        64, description="how many of them are also measured under latent noise; 0 skips that"
+    )
     evaluate_every: PositiveInt = Field(500, description="optimizer steps between measurements of quality")
     checkpoint_every: PositiveInt = Field(200, description="optimizer steps between checkpoints")
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints to keep")
+
+    @model_validator(mode="after")
+    def _noise_clips_are_gate_clips(self) -> Self:
+        if self.noise_clips > self.gate_clips:
+            raise ValueError(
+                f"noise_clips is {self.noise_clips}, but there are {self.gate_clips} gate_clips to take them "
+                "from; lower noise_clips, or raise gate_clips"
+            )
+        return self

@@ -111,9 +111,10 @@ class GeometrySettings(PretrainSettings):
         1.0, description="weight of the loss on those heads' attention"
     )
     token_weight: NonNegativeFloat = Field(2.0, description="weight of the loss on the last tokens")
-    flow_kink: NonNegativeFloat = Field(
-        0.0,
-        description="moving pixels' flow errors below this many median depths count quadratically; 0: none",
+    adamw_heads: tuple[Literal["dense_head", "scene_flow_head", "pose_head", "scale_head"], ...] = Field(
+        ("dense_head", "scene_flow_head", "pose_head", "scale_head"),
+        description="heads that AdamW trains: Muon makes full-size updates of the smallest gradients, "
+        "under which a head's ReLUs can die",
     )
     dense_every: PositiveInt = Field(3, description="the dense heads run in one of this many steps")
     first_clip: NonNegativeInt = Field(

@@ -1,17 +1,20 @@
 """Settings of `vggrpo train`: the policy's post-training."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import tyro
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from vggrpo.config.base import ModelRunSettings
+from vggrpo.config.alarms import AlarmSettings
+from vggrpo.config.base import ModelRunSettings, RunSettings
 from vggrpo.config.rewards import RewardSettings, RewardWeights
 
 
 class TrainSettings(ModelRunSettings):
     """Post-trains a video model with rewards from a latent geometry model."""
+
+    free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {"stop_on_alarm", "lgm_floor"}
 
     base_model: str = Field(
         description="video model: a name, a diffusers WanPipeline folder, or a repository"
@@ -20,6 +23,13 @@ class TrainSettings(ModelRunSettings):
         description="geometry model that checks decoded videos independently of the reward"
     )
     lgm_path: Path = Field(description="folder of the latent geometry model (`vggrpo train-lgm`)")
+    lgm_floor: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="least share of the ceiling that each reward's rank correlation must reach in the gate "
+        "of the latent geometry model; 0 trains with any",
+    )
 
     prompts: str = Field(description="training prompts: a .txt or .jsonl file, or `world`")
     evaluation_prompts: str = Field(description="held-out prompts: a .txt or .jsonl file, or `world`")
@@ -90,6 +100,8 @@ class TrainSettings(ModelRunSettings):
     eval_every: PositiveInt = Field(10, description="iterations between evaluations on the held-out prompts")
     checkpoint_every: PositiveInt = Field(10, description="iterations between checkpoints")
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints to keep")
+    alarms: AlarmSettings = AlarmSettings()
+    stop_on_alarm: bool = Field(False, description="end the run when an alarm is raised")
 
     @property
     def sde_window(self) -> range:

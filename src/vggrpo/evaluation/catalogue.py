@@ -43,9 +43,18 @@ _CHECKS = {
             "px/frame",
             "watch",
             2,
-            "Mean length of the optical flow: how much moves at all. A fall means steadiness bought by "
-            "standing still.",
-            "Whether the camera or an object moves.",
+            "Mean length of the optical flow: how much moves at all, shake included.",
+            "Whether the camera or an object moves; whether a fall means less shake or less travel.",
+        ),
+        Metric(
+            "flow_drift",
+            "Motion amount without shake (flow)",
+            "px/frame",
+            "watch",
+            2,
+            "Mean length of the time-averaged optical flow: how much moves on the whole. A fall means "
+            "steadiness bought by standing still.",
+            "Whether the camera or an object moves; slow motion to and fro.",
         ),
         Metric(
             "camera_path",
@@ -54,7 +63,17 @@ _CHECKS = {
             "watch",
             3,
             "Length of the teacher's camera path over the scene's median depth: how far the camera travels.",
-            "The teacher's own errors: pose noise adds to the length.",
+            "Whether the length is travel, shake or the teacher's pose noise.",
+        ),
+        Metric(
+            "camera_extent",
+            "Camera extent",
+            "depths",
+            "watch",
+            3,
+            "Largest distance between two of the teacher's camera centres over the scene's median depth: how "
+            "far the camera gets, shake or not. A fall means steadiness bought by standing still.",
+            "Turning on the spot; the way between the two places.",
         ),
         Metric(
             "camera_turn",
@@ -63,7 +82,7 @@ _CHECKS = {
             "watch",
             1,
             "Sum of the teacher's rotation angles from view to view: how far the camera turns.",
-            "The teacher's own errors: pose noise adds to the sum.",
+            "Whether the sum is turning, shake or the teacher's pose noise.",
         ),
         Metric(
             "brightness",
@@ -100,6 +119,16 @@ _CHECKS = {
             0,
             "Variance of the Laplacian of the luma (0 to 255). A fall means blur.",
             "Noise and flicker count as sharp; comparable at one resolution only.",
+        ),
+        Metric(
+            "object_presence",
+            "Object presence",
+            "",
+            "watch",
+            3,
+            "Share of the pixels whose colour hardly occurs at the border of the frame. A fall means that "
+            "objects vanish.",
+            "Objects in a colour of their surroundings; which objects, and whether they are whole.",
         ),
         Metric(
             "diversity",

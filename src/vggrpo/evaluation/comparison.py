@@ -1,12 +1,19 @@
 """Before against after: paired changes with intervals, and the agreement of latent and teacher rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggrpo.evaluation.catalogue import Metric, describe
-from vggrpo.evaluation.intervals import Interval, bootstrap_mean, paired_difference, spearman_interval
+from vggrpo.evaluation.intervals import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    paired_difference,
+    spearman_interval,
+)
 from vggrpo.evaluation.records import EvaluationRecords
 
 
@@ -83,6 +90,68 @@ def summary(records: EvaluationRecords, seed: int = 0) -> dict[str, Interval]:
     """The mean of every metric over all samples, with its interval."""
     clusters = records.columns.get("prompt_id", [])
     return {name: bootstrap_mean(records.values(name), clusters, seed=seed) for name in records.metrics}
+
+
+def gap_closed(
+    before: EvaluationRecords,
+    after: EvaluationRecords,
+    target: float,
+    metric: str = "flow_jerk",
+    seed: int = 0,
+) -> Interval:
+    """How much of the distance between `before` and a target the change to `after` covers.
+
+        ( mean before - mean after ) / ( mean before - target )
+
+    1 is at the target, 0 no change, below 0 further away. The interval resamples whole prompts; the target
+    counts as exact. Only samples measured on both sides enter. Everything is NaN where `before` is not
+    clearly apart from the target (its interval holds it): there is no gap to close.
+
+    Args:
+        before, after: records of the same prompts and noises.
+        target: the value to reach, such as the metric's mean on steady real clips.
+        metric: name of the metric.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if the two do not hold the same samples, or not the metric.
+    """
+    first, second = before.values(metric), align_rows(before, after).values(metric)
+    measured = np.where(np.isnan(second), np.nan, first)
+    prompts = before.columns["prompt_id"]
+    gap = bootstrap_mean(measured - target, prompts, seed=seed)
+    if gap.sign == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), gap.count, gap.missing)
+    return bootstrap_ratio(first - second, measured - target, prompts, seed=seed)
+
+
+def weighted_reward(
+    records: EvaluationRecords, source: str, weights: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """The weighted mean [N] of the rewards "<source>/<name>"; NaN where one of them failed.
+
+    Args:
+        records: of an evaluation.
+        source: "lgm" or "teacher".
+        weights: of the rewards, by name; positive.
+
+    Raises:
+        ValueError: if there are no weights, or a reward was not measured.
+    """
+    if not weights:
+        raise ValueError("weights is empty; give the weight of at least one reward")
+    terms = [weight * records.values(f"{source}/{name}") for name, weight in weights.items()]
+    return np.sum(terms, axis=0) / sum(weights.values())
+
+
+def align_rows(before: EvaluationRecords, after: EvaluationRecords) -> EvaluationRecords:
+    """The rows of `after` in the order of those of `before`, by prompt and noise.
+
+    Raises:
+        ValueError: if the two do not hold the same samples.
+    """
+    order = _pairing(before, after)
+    return EvaluationRecords({name: [column[i] for i in order] for name, column in after.columns.items()})
 
 
 @dataclass(frozen=True)

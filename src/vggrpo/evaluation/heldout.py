@@ -1,8 +1,8 @@
-"""Held-out evaluation: fixed prompts and noises, sampled by ODE, measured by rewards and by other checks."""
+"""Held-out evaluation: fixed prompts and noises, sampled and measured by rewards and by other checks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from torch import Tensor
 from vggrpo.backbones.base import GeometryBackbone, LatentSpec, VideoBackbone
 from vggrpo.data import Prompt
 from vggrpo.evaluation.diversity import clip_thumbnail, group_diversity
-from vggrpo.evaluation.optical_flow import dis_flow, flow_jerk, flow_magnitude
+from vggrpo.evaluation.objects import object_presence
+from vggrpo.evaluation.optical_flow import dis_flow, flow_drift, flow_jerk, flow_magnitude
 from vggrpo.evaluation.pixels import pixel_statistics
 from vggrpo.evaluation.records import EvaluationRecords
 from vggrpo.geometry import SceneGeometry, angular_velocity, median_depth, path_length, valid_depth
@@ -18,11 +19,12 @@ from vggrpo.io import derive_seed
 from vggrpo.lgm.quality import agreement
 from vggrpo.lgm.views import teacher_frames
 from vggrpo.rewards import Reward
-from vggrpo.rollout import sample_ode
+from vggrpo.rollout import sample_ode, sample_sde
 
 FIDELITY = ("depth_abs_rel", "rotation_deg", "translation_error")
 """Errors of the LGM against its teacher that are recorded beside the rewards."""
 
+Sampler = Literal["ode", "sde"]
 Geometry = Callable[[Tensor], SceneGeometry]
 OnProgress = Callable[[float, int], None]
 """Called with (samples done, samples in all); the first counts parts of samples while they are denoised."""
@@ -42,8 +44,17 @@ class HeldOutSettings:
     seed: int = 0
     micro_batch: int = 8
     """Samples that run together. Changes the results by rounding only."""
+    sampler: Sampler = "ode"
+    """"sde" samples as rollouts of the training do, from the same initial noises as "ode"."""
+    transition: str = "flow_sde"
+    """Of the stochastic steps of "sde", as the two below."""
+    noise_scale: float = 0.7
+    window: tuple[int, int] | None = None
+    """(start, length) of the stochastic steps; all but the last if not given."""
 
     def __post_init__(self) -> None:
+        if self.sampler not in get_args(Sampler):
+            raise ValueError(f"sampler is {self.sampler!r}, expected one of {', '.join(get_args(Sampler))}")
         for name in ("num_noises", "num_steps", "micro_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -84,8 +95,9 @@ class HeldOutEvaluator:
 
     The records hold, per sample: every reward on the latents through the LGM ("lgm/<name>") and on the
     decoded key frames through the teacher ("teacher/<name>"), NaN where a reward failed; the LGM's errors
-    against the teacher ("fidelity/<name>"); the camera's path and turn by the teacher; flow jerk and
-    magnitude; pixel statistics; and, with two noises or more, the diversity of its prompt.
+    against the teacher ("fidelity/<name>"); how far the camera goes by the teacher; flow jerk, magnitude and
+    drift; pixel statistics and the presence of objects; and, with two noises or more, the diversity of
+    its prompt.
 
     Args:
         video: the model to evaluate, base or policy (the base within `video.lora_disabled()`).
@@ -197,16 +209,26 @@ class HeldOutEvaluator:
         self, places: Sequence[int], keys: Sequence[tuple[str, int]], on_step: Callable[[int, int], None]
     ) -> Tensor:
         settings = self._settings
-        return sample_ode(
+        arguments: dict[str, Any] = {
+            "seeds": [derive_seed(settings.seed, "held-out", prompt_id, k) for prompt_id, k in keys],
+            "latent_shape": self._shape,
+            "cfg_scale": settings.cfg_scale,
+            "negative_prompt_embeds": self._negative,
+            "micro_batch": settings.micro_batch,
+            "on_step": on_step,
+        }
+        embeds = self._embeds[list(places)].repeat_interleave(settings.num_noises, 0)
+        schedule = self._video.schedule(settings.num_steps)
+        if settings.sampler == "ode":
+            return sample_ode(self._video, embeds, schedule, **arguments)
+        return sample_sde(
             self._video,
-            self._embeds[list(places)].repeat_interleave(settings.num_noises, 0),
-            self._video.schedule(settings.num_steps),
-            seeds=[derive_seed(settings.seed, "held-out", prompt_id, k) for prompt_id, k in keys],
-            latent_shape=self._shape,
-            cfg_scale=settings.cfg_scale,
-            negative_prompt_embeds=self._negative,
-            micro_batch=settings.micro_batch,
-            on_step=on_step,
+            embeds,
+            schedule,
+            transition=settings.transition,
+            noise_scale=settings.noise_scale,
+            window=settings.window,
+            **arguments,
         )
 
     def _measure(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -222,7 +244,9 @@ class HeldOutEvaluator:
         metrics |= camera_motion_amount(teacher)
         metrics["flow_jerk"] = flow_jerk(frames, flow=flow)
         metrics["flow_magnitude"] = flow_magnitude(frames, flow=flow)
+        metrics["flow_drift"] = flow_drift(frames, flow=flow)
         metrics |= pixel_statistics(frames)
+        metrics["object_presence"] = object_presence(frames)
         return frames, metrics
 
 
@@ -242,12 +266,16 @@ def geometry_errors(student: SceneGeometry, teacher: SceneGeometry) -> dict[str,
 def camera_motion_amount(scene: SceneGeometry) -> dict[str, Tensor]:
     """How far the camera goes, [B] each.
 
-    `camera_path`: length of the path through the camera centres over the scene's median depth. `camera_turn`:
-    sum of the angles between successive views, degrees. Both count a model's pose noise as motion.
+    `camera_path`: length of the path through the camera centres over the scene's median depth.
+    `camera_extent`: the largest distance between two of the centres, over the same depth. `camera_turn`: sum
+    of the angles between successive views, degrees. Path and turn count shake, and a model's pose noise, as
+    motion; the extent hardly does.
     """
     angles = angular_velocity(scene.camera_to_world).norm(dim=-1)
+    centres, depth = scene.camera_to_world[..., :3, 3], median_depth(scene.depth_z)
     return {
-        "camera_path": path_length(scene.camera_to_world) / median_depth(scene.depth_z),
+        "camera_path": path_length(scene.camera_to_world) / depth,
+        "camera_extent": torch.cdist(centres, centres).flatten(1).amax(1) / depth,
         "camera_turn": angles.sum(-1).rad2deg(),
     }
 

@@ -3,8 +3,9 @@
 A value that could not be measured is NaN: it is left out and counted, never taken as zero.
 """
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,7 @@ LEVEL = 0.95
 RESAMPLES = 4000
 
 FloatArray = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,48 @@ def paired_difference(
     return bootstrap_mean(second - first, clusters, seed=seed, resamples=resamples, level=level)
 
 
+def bootstrap_ratio(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """mean(numerator) / mean(denominator) of pairs [N] with its interval, resampled pair by pair.
+
+    A pair with a NaN on either side is left out, and so is a resample whose denominator is 0. The interval is
+    of use only where the denominator is clearly not 0.
+
+    Args:
+        numerator: [N].
+        denominator: [N].
+        clusters: [N], as for `bootstrap_mean`.
+        seed: of the bootstrap.
+        resamples: their number.
+        level: of the interval.
+
+    Raises:
+        ValueError: if the lengths differ.
+    """
+    top, bottom = _pair("numerator", numerator, "denominator", denominator)
+    labels = _labels(clusters, len(top))
+    keep = ~(np.isnan(top) | np.isnan(bottom))
+    missing = int((~keep).sum())
+    top, bottom, labels = top[keep], bottom[keep], labels[keep]
+    if not bottom.sum():
+        return Interval(float("nan"), float("nan"), float("nan"), len(top), missing)
+    value = float(top.sum() / bottom.sum())
+    unique, cluster_of = np.unique(labels, return_inverse=True)
+    if len(unique) < 2:
+        return Interval(value, float("nan"), float("nan"), len(top), missing)
+    drawn = _cluster_draws(len(unique), seed, resamples)
+    tops, bottoms = (drawn @ np.bincount(cluster_of, weights=column) for column in (top, bottom))
+    low, high = _ends(tops[bottoms != 0] / bottoms[bottoms != 0], level)
+    return Interval(value, low, high, len(top), missing)
+
+
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
     """Spearman's rank correlation of `a` [N] and `b` [N], ties given their mean rank, NaN pairs left out.
 
@@ -118,17 +162,45 @@ def spearman_interval(
     keep = ~(np.isnan(first) | np.isnan(second))
     missing = int((~keep).sum())
     first, second, labels = first[keep], second[keep], labels[keep]
-    value = _spearman(first, second)
+    interval = bootstrap_statistic(
+        lambda rows: _spearman(first[rows], second[rows]),
+        len(first),
+        labels.tolist(),
+        seed=seed,
+        resamples=resamples,
+        level=level,
+    )
+    return replace(interval, missing=missing)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[Rows], float],
+    count: int,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    level: float = LEVEL,
+) -> Interval:
+    """Any statistic of `count` rows (as `mean`) with its percentile cluster bootstrap interval.
+
+    `statistic` is given the numbers of the rows to use, repeated as they were drawn, and returns NaN where it
+    does not exist; such resamples are left out of the interval. With fewer than three clusters there is no
+    interval.
+
+    Raises:
+        ValueError: if `clusters` does not have `count` entries.
+    """
+    labels = _labels(clusters, count)
+    value = statistic(np.arange(count))
     unique, cluster_of = np.unique(labels, return_inverse=True)
     if len(unique) < 3 or np.isnan(value):
-        return Interval(value, float("nan"), float("nan"), len(first), missing)
+        return Interval(value, float("nan"), float("nan"), count)
     drawn = _cluster_draws(len(unique), seed, resamples).astype(np.int64)
-    statistics = np.empty(resamples)
-    for i, weights in enumerate(drawn):
-        rows = np.repeat(np.arange(len(first)), weights[cluster_of])
-        statistics[i] = _spearman(first[rows], second[rows])
-    low, high = _ends(statistics[~np.isnan(statistics)], level)
-    return Interval(value, low, high, len(first), missing)
+    statistics = np.array([statistic(np.repeat(np.arange(count), weights[cluster_of])) for weights in drawn])
+    known = statistics[~np.isnan(statistics)]
+    low, high = _ends(known, level) if len(known) else (float("nan"), float("nan"))
+    return Interval(value, low, high, count)
 
 
 def auc(positive: ArrayLike, negative: ArrayLike) -> float:
@@ -174,10 +246,13 @@ def _labels(clusters: Sequence[Hashable] | None, count: int) -> NDArray[np.int64
     return np.array([index.setdefault(cluster, len(index)) for cluster in clusters], dtype=np.int64)
 
 
+@lru_cache(maxsize=8)
 def _cluster_draws(clusters: int, seed: int, resamples: int) -> FloatArray:
-    """How often each cluster is drawn in each resample, [resamples, clusters]."""
+    """How often each cluster is drawn in each resample, [resamples, clusters]; read-only."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(np.float64)
+    drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def _ends(statistics: FloatArray, level: float) -> tuple[float, float]:

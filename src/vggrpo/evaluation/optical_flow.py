@@ -91,6 +91,19 @@ def flow_magnitude(frames: Tensor, flow: Tensor | None = None) -> Tensor:
     return flow.norm(dim=-1).mean((1, 2, 3))
 
 
+def flow_drift(frames: Tensor, flow: Tensor | None = None) -> Tensor:
+    """Motion amount without shake: the mean over pixels of the length of the time-averaged flow, [B].
+
+        drift = mean_p | mean_t flow_t(p) |
+
+    In pixels per frame, at most `flow_magnitude`, and equal to it for steady motion in one direction. Shake
+    goes back and forth, so its mean vanishes with the number of frames: where a camera stops shaking,
+    `flow_magnitude` falls and this stays. Slow motion to and fro cancels as shake does.
+    """
+    flow = dis_flow(frames) if flow is None else flow
+    return flow.mean(1).norm(dim=-1).mean((1, 2))
+
+
 def check_frames(frames: Tensor, at_least: int = 1) -> None:
     """Raises ValueError unless `frames` is a float tensor [B, T, H, W, 3] with T >= `at_least`."""
     if frames.ndim != 5 or frames.shape[-1] != 3 or not frames.is_floating_point():

@@ -3,7 +3,7 @@
 from vggrpo.lgm.connector import Connector
 from vggrpo.lgm.distillation import DEFAULT_WEIGHTS, distillation_loss
 from vggrpo.lgm.model import LatentGeometryModel
-from vggrpo.lgm.quality import agreement
+from vggrpo.lgm.quality import agreement, agreement_where_seen
 from vggrpo.lgm.ridge import RidgeSolution, RidgeStatistics, fit_ridge
 from vggrpo.lgm.search import LayerResult, LayerSearch, find_layer
 from vggrpo.lgm.search_plot import layer_table, plot_layer_search
@@ -19,6 +19,7 @@ __all__ = [
     "RidgeSolution",
     "RidgeStatistics",
     "agreement",
+    "agreement_where_seen",
     "distillation_loss",
     "find_layer",
     "fit_ridge",

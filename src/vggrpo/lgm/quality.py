@@ -1,5 +1,7 @@
 """How well a latent geometry model agrees with its teacher, in units that people know."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -60,6 +62,19 @@ def agreement(student: SceneGeometry, teacher: SceneGeometry) -> dict[str, Tenso
         flow_error = safe_norm(student.scene_flow_from_ref - teacher.scene_flow_from_ref)[:, 1:]
         errors["flow_epe"] = masked_mean(flow_error, seen[:, :1].expand_as(flow_error), pixels)
     return errors
+
+
+def agreement_where_seen(student: SceneGeometry, teacher: SceneGeometry) -> dict[str, Tensor]:
+    """`agreement`, with NaN for the scenes in which the teacher sees no surface instead of an error.
+
+    Raises:
+        ValueError: if the scenes differ in shape, or have fewer than two views.
+    """
+    sighted = valid_depth(teacher.depth_z).flatten(1).any(dim=1)
+    # Any depth will do for the others: what is computed from it is thrown away.
+    depth = torch.where(sighted[:, None, None, None], teacher.depth_z, 1.0)
+    errors = agreement(student, replace(teacher, depth_z=depth))
+    return {name: torch.where(sighted, error, torch.nan) for name, error in errors.items()}
 
 
 def scene_scale(scene: SceneGeometry) -> Tensor:

@@ -67,8 +67,8 @@ def sample_group(
         raise ValueError(f"prompt_embeds has shape {tuple(prompt_embeds.shape)}, expected one prompt, [L, D]")
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds are {list(seeds)}, but members with the same seed would be the same sample")
-    first, length = _check_window(window, schedule.num_steps)
-    _check_transition(transition, noise_scale, length)
+    first, length = check_window(window, schedule.num_steps)
+    check_transition(transition, noise_scale, length)
     if not storage_dtype.is_floating_point:
         raise ValueError(f"storage_dtype is {storage_dtype}, expected a floating-point type")
 
@@ -115,7 +115,12 @@ def sample_group(
     )
 
 
-def _check_window(window: tuple[int, int] | None, num_steps: int) -> tuple[int, int]:
+def check_window(window: tuple[int, int] | None, num_steps: int) -> tuple[int, int]:
+    """The window (start, length) itself; without one, every step but the last.
+
+    Raises:
+        ValueError: if it reaches beyond the steps that can be stochastic.
+    """
     start, length = (0, num_steps - 1) if window is None else window
     if start < 0 or length < 0 or start + length > num_steps - 1:
         raise ValueError(
@@ -125,7 +130,8 @@ def _check_window(window: tuple[int, int] | None, num_steps: int) -> tuple[int, 
     return start, length
 
 
-def _check_transition(transition: str, noise_scale: float, length: int) -> None:
+def check_transition(transition: str, noise_scale: float, length: int) -> None:
+    """Raises ValueError unless the transition exists and can make `length` stochastic steps."""
     if transition not in TRANSITIONS:
         raise ValueError(f"transition is {transition!r}, expected one of {', '.join(TRANSITIONS)}")
     if length and not noise_scale > 0.0:

@@ -4,25 +4,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from vggrpo.backbones import VideoBackbone, load_geometry_backbone
 from vggrpo.config import ConfigError, TrainSettings
-from vggrpo.data import Prompt, TextEmbeddingCache
 from vggrpo.evaluation import (
+    Evaluated,
     EvaluationRecords,
     HeldOutEvaluator,
     HeldOutSettings,
     KeyFrameTeacher,
     SampledBlock,
+    Sampler,
     summary,
 )
 from vggrpo.io import RunFolder, atomic_folder, progress, write_video
-from vggrpo.lgm import LatentGeometryModel
+from vggrpo.training.lgm_admission import admit
+from vggrpo.training.models import open_models
 from vggrpo.training.rewards import build_rewards
-from vggrpo.training.runtime import choose_device, open_video_model, prepare
+from vggrpo.training.runtime import choose_device, prepare
 from vggrpo.training.sources import open_prompts, require_disjoint
+from vggrpo.training.texts import PromptTexts
 from vggrpo.training.trainer import LORA_FOLDER, VGGRPOTrainer
+from vggrpo.training.watch import Watch
 
 PREFIX = "evaluation/"
 """Of the held-out means in the run's metrics."""
@@ -85,8 +87,10 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
     Everything that can be wrong with prompts, sizes and models is checked before any work starts.
 
     Raises:
-        ConfigError: for prompts or models that do not exist or do not fit.
+        ConfigError: for prompts or models that do not exist or do not fit, or a latent geometry model whose
+            gate is below `lgm_floor`.
         ValueError: if the latent geometry model belongs to another autoencoder.
+        AlarmError: if an alarm is raised and `stop_on_alarm` is set, after the checkpoint of that iteration.
     """
     prepare(settings)
     device = choose_device(settings.device)
@@ -95,19 +99,9 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
         settings.evaluation_prompts, "validation", settings.num_evaluation_prompts, "--evaluation-prompts"
     )
     require_disjoint(training_prompts, held_out_prompts)
-    policy = open_video_model(settings.base_model, settings, device, settings.gradient_checkpointing)
-    try:
-        policy.latent_shape(settings.num_frames, settings.height, settings.width)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    lgm = LatentGeometryModel.from_pretrained(settings.lgm_path).to(device)
-    lgm.check_latents(policy.latent_spec, settings.base_model)
-    geometry = load_geometry_backbone(settings.geometry_model)
-    if geometry.patch_size != lgm.backbone.patch_size:
-        raise ConfigError(
-            f"{settings.geometry_model} has patches of {geometry.patch_size} pixels, but the latent geometry "
-            f"model was made from one of {lgm.backbone.patch_size}: name that one as geometry_model"
-        )
+    models = open_models(settings, device, settings.gradient_checkpointing)
+    policy, lgm, geometry = models.policy, models.lgm, models.geometry
+    admit(settings, lgm)
 
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     rewards = build_rewards(settings.rewards)
@@ -136,6 +130,7 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
     )
     trainer.resume()
     evaluation = Evaluation(settings, run, evaluator)
+    watch = Watch(settings, run, policy, trainer.weights)
     while True:
         if trainer.iteration % settings.eval_every == 0 or trainer.iteration == settings.iterations:
             # The autoencoder and the uncut geometry model are on the device for evaluations only.
@@ -143,8 +138,11 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
             evaluation.run_at(trainer.iteration)
             geometry.to("cpu")
             policy.release("vae")
+            alarms = watch.observe(evaluations_so_far(settings, trainer.iteration))
             if on_evaluation is not None:
                 on_evaluation(trainer.iteration)
+            if alarms and settings.stop_on_alarm:
+                raise watch.stopped(alarms)
         if trainer.iteration >= settings.iterations:
             break
         following = (trainer.iteration // settings.eval_every + 1) * settings.eval_every
@@ -155,30 +153,51 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
     return run.path / LORA_FOLDER
 
 
-class PromptTexts:
-    """Text embeddings of the run's prompts, encoded once and kept in the run folder."""
-
-    def __init__(self, settings: TrainSettings, run: RunFolder, policy: VideoBackbone) -> None:
-        self._cache = TextEmbeddingCache(run.path / "text", policy)
-        self._device = policy.device
-        guided = settings.cfg_scale != 1.0
-        self.negative = self._cache.embed([settings.negative_prompt])[0].to(self._device) if guided else None
-        """[L, D]; None where no guidance needs it."""
-
-    def embed(self, prompts: list[Prompt]) -> Tensor:
-        """[N, L, D]."""
-        return self._cache.embed([prompt.text for prompt in prompts]).to(self._device)
+def evaluations_so_far(settings: TrainSettings, iteration: int) -> list[Evaluated]:
+    """The evaluations that a run has made up to `iteration`, which is the newest."""
+    iterations = [*range(0, iteration, settings.eval_every), iteration]
+    return [Evaluated(i, EvaluationRecords.load(records_file(settings.output, i))) for i in iterations]
 
 
-def held_out_settings(settings: TrainSettings) -> HeldOutSettings:
-    """The sampling of held-out evaluation."""
+def held_out_settings(
+    settings: TrainSettings, sampler: Sampler = "ode", steps: int | None = None
+) -> HeldOutSettings:
+    """The sampling of held-out evaluation; by default that of the run's own evaluations.
+
+    The stochastic sampler is that of the rollouts. With another number of steps than theirs its window covers
+    the same share of them.
+
+    Raises:
+        ConfigError: if so few steps leave the window empty.
+    """
+    steps = steps or settings.infer_steps
     return HeldOutSettings(
         num_frames=settings.num_frames,
         height=settings.height,
         width=settings.width,
         num_noises=settings.evaluation_noises,
-        num_steps=settings.infer_steps,
+        num_steps=steps,
         cfg_scale=settings.cfg_scale,
         seed=settings.seed,
         micro_batch=settings.rollout_batch,
+        sampler=sampler,
+        transition=settings.transition,
+        noise_scale=settings.noise_scale,
+        window=_window(settings, steps) if sampler == "sde" else None,
     )
+
+
+def _window(settings: TrainSettings, steps: int) -> tuple[int, int]:
+    """(start, length) of the stochastic steps of a rollout with `steps` steps."""
+    scale = steps / settings.train_steps
+    start = round(settings.sde_window.start * scale)
+    # The last step is never stochastic: a window up to it stays one up to it.
+    whole = settings.sde_window.stop == settings.train_steps - 1
+    stop = steps - 1 if whole else min(round(settings.sde_window.stop * scale), steps - 1)
+    if stop <= start:
+        raise ConfigError(
+            f"of {steps} steps none is stochastic: the window of the training is steps "
+            f"[{settings.sde_window.start}, {settings.sde_window.stop}) of {settings.train_steps}; "
+            "use more steps"
+        )
+    return start, stop - start

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vggrpo.backbones import GeometryBackbone, VideoBackbone, load_geometry_backbone
 from vggrpo.config import ConfigError, FindLayerSettings, LGMSettings, LoopSettings, StitchSettings
 from vggrpo.data import ClipCache
-from vggrpo.evaluation import spearman
+from vggrpo.evaluation import GATE_PLOT, plot_gate, spearman
 from vggrpo.geometry import SceneGeometry
 from vggrpo.io import RunFolder, read_json, write_json
 from vggrpo.lgm import (
@@ -26,12 +26,18 @@ from vggrpo.lgm import (
 )
 from vggrpo.rewards import SceneReward
 from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene
+from vggrpo.training.lgm_gate import measure_gate
 from vggrpo.training.loop import run_job
 from vggrpo.training.optim import parameter_group
 from vggrpo.training.order import shuffled_places
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import autocast, choose_device, open_video_model, prepare
-from vggrpo.training.sources import open_videos, training_prompts
+from vggrpo.training.sources import (
+    num_held_out_generated,
+    num_held_out_videos,
+    open_videos,
+    training_prompts,
+)
 
 LAYER_SEARCH = "layer_search"
 QUALITY_FILE = "quality.json"
@@ -215,8 +221,8 @@ def scene_quality(
 
 
 def train_lgm(settings: LGMSettings) -> Path:
-    """`vggrpo train-lgm`: writes the latent geometry model to `<output>/model` and its quality to
-    `quality.json`.
+    """`vggrpo train-lgm`: writes the latent geometry model with its gate to `<output>/model`, and its quality
+    to `quality.json`.
 
     Raises:
         ConfigError: if there are no clips left to train on.
@@ -233,8 +239,8 @@ def train_lgm(settings: LGMSettings) -> Path:
     real = stitch.clips.real(num_real)
     generated = stitch.clips.generated(max(settings.generated_clips, 1), settings)
     held_out = {
-        "real": stitch.clips.real(settings.held_out_clips, held_out=True),
-        "generated": stitch.clips.generated(settings.held_out_clips, settings, held_out=True),
+        "real": stitch.clips.real(num_held_out_videos(settings), held_out=True),
+        "generated": stitch.clips.generated(num_held_out_generated(settings), settings, held_out=True),
     }
 
     searched = run.path / f"{LAYER_SEARCH}.json"
@@ -264,7 +270,14 @@ def train_lgm(settings: LGMSettings) -> Path:
     if not untrained_file.exists():
         write_json(untrained_file, job.quality())
     run_job(job, run, job.loop)
-    model.save_pretrained(run.path / MODEL_FOLDER, replace=True)
+    folder = run.path / MODEL_FOLDER
+    model.save_pretrained(folder, replace=True)
+    # What is measured is what will be used: the model as saved, its LoRA merged.
+    saved = LatentGeometryModel.from_pretrained(folder).to(job.device)
+    gate = measure_gate(settings, saved, held_out["generated"], held_out["real"])
+    plot_gate(gate, run.path / GATE_PLOT)
+    for place in (run.path, folder):
+        gate.save(place)
     # Written last: its presence says that the model is complete.
     write_json(run.path / QUALITY_FILE, job.quality())
-    return run.path / MODEL_FOLDER
+    return folder

@@ -49,6 +49,10 @@ class WorldVideos:
         """A hash of the first scenes' descriptions."""
         return text_hash(repr(sample_scene(self._split, index)) for index in range(4))
 
+    def is_shaky(self) -> list[bool]:
+        """Of every clip, whether its camera shakes."""
+        return [sample_scene(self._split, index).is_shaky for index in range(self._count)]
+
 
 class FolderVideos:
     """`count` clips of a folder of videos, from number `start` on."""
@@ -118,10 +122,21 @@ def open_prompts(source: str, split: str, count: int | None = None, flag: str = 
     return prompts[:count]
 
 
+def num_held_out_videos(settings: LGMSettings) -> int:
+    """Held-out real clips: of a folder `held_out_clips`; of the endless world as many as generated ones."""
+    generated = num_held_out_generated(settings)
+    return generated if settings.real_videos == WORLD else settings.held_out_clips
+
+
+def num_held_out_generated(settings: LGMSettings) -> int:
+    """Held-out generated clips: those of the gate, of which the first are measured during the training."""
+    return max(settings.held_out_clips, settings.gate_clips)
+
+
 def held_out_prompts(settings: LGMSettings) -> list[Prompt]:
     """Prompts of the held-out generated clips: the world's validation captions, or a file's first tenth."""
     if settings.prompts == WORLD:
-        return open_prompts(WORLD, "validation", settings.held_out_clips)
+        return open_prompts(WORLD, "validation", num_held_out_generated(settings))
     prompts = open_prompts(settings.prompts, "train", settings.num_prompts)
     return prompts[: _tenth(prompts)]
 

@@ -15,7 +15,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -40,20 +39,11 @@ from vggrpo.training.optim import (
     set_learning_rate,
 )
 from vggrpo.training.order import shuffled_places
+from vggrpo.training.scoring import Scores, counted_weights, score_groups
 
 RATIO_TOLERANCE = 1e-6
 """How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
 LORA_FOLDER = "lora"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The rewards of G groups of K samples."""
-
-    rewards: dict[str, Tensor]
-    """[G, K] each."""
-    valid: Tensor
-    """[G, K] bool: every reward of the sample could be computed."""
 
 
 class VGGRPOTrainer:
@@ -83,9 +73,7 @@ class VGGRPOTrainer:
     ) -> None:
         lgm.check_latents(policy.latent_spec, settings.base_model)
         self.settings, self.run, self.policy, self.lgm = settings, run, policy, lgm
-        weights = settings.reward_weights.model_dump()
-        self.weights = {name: weights[name] for name in rewards if weights[name] > 0}
-        """Of the rewards that count; one of weight 0 is not computed, so its failures invalidate nothing."""
+        self.weights = counted_weights(settings.reward_weights, rewards)
         self.rewards = {name: rewards[name] for name in self.weights}
         self.prompts = list(prompts)
         self.prompt_embeds, self.negative_prompt_embeds = prompt_embeds, negative_prompt_embeds
@@ -179,25 +167,9 @@ class VGGRPOTrainer:
             storage_device="cpu",
         )
 
-    @torch.no_grad()
     def score(self, groups: Sequence[RolloutGroup]) -> Scores:
-        """Every reward of every sample, through the latent geometry model, in float32 whatever the policy's
-        precision.
-        """
-        latents = torch.cat([group.latents for group in groups])
-        values: dict[str, list[Tensor]] = defaultdict(list)
-        valid: list[Tensor] = []
-        for batch in latents.split(self.settings.rollout_batch):
-            scene = self.lgm(batch)
-            scored = {name: reward(scene) for name, reward in self.rewards.items()}
-            for name, reward in scored.items():
-                values[name].append(reward.value.cpu())
-            valid.append(torch.stack([reward.valid for reward in scored.values()]).all(dim=0).cpu())
-        shape = (len(groups), self.settings.group_size)
-        return Scores(
-            rewards={name: torch.cat(parts).view(shape) for name, parts in values.items()},
-            valid=torch.cat(valid).view(shape),
-        )
+        """Every reward of every sample, through the latent geometry model."""
+        return score_groups(groups, self.lgm, self.rewards, self.settings.rollout_batch)
 
     def update(self, groups: Sequence[RolloutGroup], advantages: Tensor) -> dict[str, float]:
         """`updates_per_rollout` optimizer steps, each on its share of every group's members."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from vggrpo.world.distortion import Distortion
 from vggrpo.world.paths import SceneMotion
 from vggrpo.world.specs import MAX_OBJECTS, SceneSpec, Texture
 
@@ -97,13 +98,15 @@ class RayBundle:
     Attributes:
         x: [B, 1, 1, w] first coordinate of d in the camera frame; `y`: [B, 1, h, 1] the second.
         camera_to_scene: [B, T, 4, 4] float64.
-        object_to_scene: [B, T, MAX_OBJECTS, 4, 4] float64.
+        object_to_scene: [B, T, MAX_OBJECTS, 4, 4] float64, as drawn.
+        distortion: of faulty clips.
     """
 
     x: Tensor
     y: Tensor
     camera_to_scene: Tensor
     object_to_scene: Tensor
+    distortion: Distortion | None = None
 
     def directions(
         self, rotation: Tensor, rows: Tensor | slice = slice(None)
@@ -130,9 +133,11 @@ def ray_bundle(
         return (torch.arange(size * supersample, dtype=torch.float64) + 0.5) / supersample - 0.5 * size
 
     focal = (0.5 * width / (0.5 * packed.fov).tan())[:, None, None, None]
+    distortion, object_to_scene = motion.distortion, motion.object_to_scene
     return RayBundle(
         x=(offsets(width) / focal).to(dtype),
         y=(offsets(height)[:, None] / focal).to(dtype),
         camera_to_scene=motion.camera_to_scene,
-        object_to_scene=motion.object_to_scene,
+        object_to_scene=object_to_scene if distortion is None else distortion.carried @ object_to_scene,
+        distortion=distortion,
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.geometry import se3_from_rt, so3_exp
+from vggrpo.world.distortion import Distortion
 from vggrpo.world.specs import MAX_OBJECTS, CameraPath, SceneSpec, WorldObject
 
 
@@ -21,18 +22,22 @@ class SceneMotion:
     Attributes:
         camera_to_scene: [B, T, 4, 4] float64.
         object_to_scene: [B, T, MAX_OBJECTS, 4, 4] float64; identity where a scene has fewer objects.
+        distortion: what the frames show otherwise than the rest says; see `faults`.
     """
 
     camera_to_scene: Tensor
     object_to_scene: Tensor
+    distortion: Distortion | None = None
 
     def chunk(self, scenes: slice) -> "SceneMotion":
         """Some of the scenes."""
-        return SceneMotion(self.camera_to_scene[scenes], self.object_to_scene[scenes])
+        distortion = self.distortion and self.distortion.chunk(scenes)
+        return SceneMotion(self.camera_to_scene[scenes], self.object_to_scene[scenes], distortion)
 
     def views(self, frames: slice) -> "SceneMotion":
         """Some of the frames."""
-        return SceneMotion(self.camera_to_scene[:, frames], self.object_to_scene[:, frames])
+        distortion = self.distortion and self.distortion.views(frames)
+        return SceneMotion(self.camera_to_scene[:, frames], self.object_to_scene[:, frames], distortion)
 
 
 def rotation_about_y(angle: Tensor) -> Tensor:

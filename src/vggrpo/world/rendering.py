@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.geometry import SceneGeometry
+from vggrpo.world.faults import Fault, plant_fault
 from vggrpo.world.ground_truth import render_geometry
 from vggrpo.world.packing import PackedScenes, pack_scenes, ray_bundle
 from vggrpo.world.paths import SceneMotion, scene_motion
@@ -50,6 +51,7 @@ def render_clips(
     num_frames: int = NUM_FRAMES,
     supersample: int = 2,
     dtype: torch.dtype = torch.float32,
+    fault: Fault | None = None,
 ) -> WorldClips:
     """Renders every clip of `specs`; a clip is the same bit for bit whatever batch it is rendered in.
 
@@ -60,6 +62,8 @@ def render_clips(
         num_frames: frames of the whole clip, of which "keys" are one in four; the motion spans the clip.
         supersample: a colour is the mean of this many samples squared; geometry is at pixel centres.
         dtype: of every output and of the ray casting.
+        fault: what is wrong in the clips. Frames, depth and points are then those of the faulty world;
+            cameras, scene flow and static mask are what it pretends: those of the clean one.
 
     Raises:
         ValueError: if `specs` is empty, `views` unknown, or a size is not positive.
@@ -73,7 +77,10 @@ def render_clips(
     if views not in ("all", "keys"):
         raise ValueError(f"views is {views!r}; expected 'all' or 'keys'")
     stride = KEY_STRIDE if views == "keys" else 1
-    motion = scene_motion(specs, num_frames).views(slice(None, None, stride))
+    motion = scene_motion(specs, num_frames)
+    if fault is not None:
+        motion = plant_fault(motion, specs, fault)
+    motion = motion.views(slice(None, None, stride))
     packed = pack_scenes(specs, dtype)
     frames, object_mask, geometry = render_packed(packed, motion, height, width, supersample)
     return WorldClips(

@@ -15,6 +15,7 @@ from vggrpo.world.packing import (
     RayBundle,
 )
 from vggrpo.world.tracing import Hits, SurroundingsHits
+from vggrpo.world.waves import wave
 
 SHADOW_REACH = 1.6
 """Radius of a contact shadow over the object's own."""
@@ -39,12 +40,6 @@ def lambert(ambient: Tensor, cosine: Tensor) -> Tensor:
     return ambient + (1 - ambient) * (0.3 + 0.7 * cosine).clamp(min=0)
 
 
-def _wave(phase: Tensor) -> Tensor:
-    """A sine of period 1 and amplitude 1 made of parabolas."""
-    phase = phase - phase.round()
-    return phase * (8 - 16 * phase.abs())
-
-
 def _mix(waves: Tensor, row: Tensor, point: Sequence[Tensor]) -> Tensor:
     """The share in [0, 1] of the second colour at points whose texture is column `row` of `waves` [15, n]."""
     shape = point[0].shape
@@ -58,7 +53,7 @@ def _mix(waves: Tensor, row: Tensor, point: Sequence[Tensor]) -> Tensor:
         phase += parameter(3 * k + 1) * point[1]
         phase += parameter(3 * k + 2) * point[2]
         phase += parameter(9 + k)
-        y.append(_wave(phase))
+        y.append(wave(phase))
     value = parameter(12) * (y[0] * y[1] * y[2])
     value += parameter(13) * y[0]
     value += parameter(14) * (y[0] + y[1] + y[2])
@@ -69,7 +64,7 @@ def _shade_surroundings(packed: PackedScenes, rays: RayBundle, hits: Surrounding
     depth = hits.depth
     scenes = torch.arange(len(depth))[:, None, None, None]
     row = (hits.surface + scenes * FIRST_OBJECT).flatten()
-    mix = _mix(packed.waves[:, :FIRST_OBJECT].flatten(0, 1).T.contiguous(), row, hits.points)
+    mix = _mix(packed.waves[:, :FIRST_OBJECT].flatten(0, 1).T.contiguous(), row, hits.texture_points)
     mix = 0.5 + (mix - 0.5) * (FADE_START - FADE_RATE * depth).clamp_(0, 1)
 
     normals = torch.tensor(INWARD_NORMALS, dtype=depth.dtype)
@@ -115,7 +110,10 @@ def _shade_objects(packed: PackedScenes, rays: RayBundle, hits: ObjectHits) -> S
 
     surfaces = torch.arange(num_scenes * num_slots).view(num_scenes, 1, num_slots).expand(-1, num_frames, -1)
     row = surfaces.flatten().index_select(0, hits.pose)
-    mix = _mix(packed.waves[:, FIRST_OBJECT:].flatten(0, 1).T.contiguous(), row, hits.point)
+    point = hits.point
+    if rays.distortion is not None:
+        point = rays.distortion.slide_on_objects(hits.pose, point, hits.normal)
+    mix = _mix(packed.waves[:, FIRST_OBJECT:].flatten(0, 1).T.contiguous(), row, point)
     table = packed.colours[:, FIRST_OBJECT:].flatten(0, 1).T.contiguous()
     return [
         (table[channel].index_select(0, row) + table[3 + channel].index_select(0, row) * mix) * brightness

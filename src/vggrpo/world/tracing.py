@@ -23,6 +23,11 @@ from vggrpo.world.packing import (
     RayBundle,
 )
 
+BEND_STEPS = 4
+"""Fixed-point steps that find where a ray meets bent surroundings."""
+BEND_CLEARANCE = 0.1
+"""What bends keeps at least this distance from the camera, in scene units."""
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -49,11 +54,13 @@ class SurroundingsHits:
         depth: [B, T, h, w] z-depth.
         surface: [B, T, h, w] long.
         points: three [B, T, h, w], the hit's coordinates in the scene frame.
+        texture_points: three [B, T, h, w], where the texture is read; `points`, but in faulty clips.
     """
 
     depth: Tensor
     surface: Tensor
     points: Sequence[Tensor]
+    texture_points: Sequence[Tensor]
 
 
 def trace(packed: PackedScenes, rays: RayBundle) -> Hits:
@@ -82,13 +89,47 @@ def cast_at_surroundings(packed: PackedScenes, rays: RayBundle) -> SurroundingsH
             direction = rays.directions(pose[..., :3, :3], rows)
             origin = pose[..., :3, 3].to(direction[0].dtype)[..., None, None].unbind(2)
             depth, surface = intersect(packed, rows, origin, direction)
-            points = [o + depth * d for o, d in zip(origin, direction, strict=True)]
-            parts.append((depth, surface, *points))
+            points = _along(origin, depth, direction)
+            if rays.distortion is None:
+                parts.append((depth, surface, *points))
+                continue
+            fault = rays.distortion.chunk(rows)
+            for _ in range(BEND_STEPS):
+                start = _shifted(packed, rows, origin, fault.displacement(points))
+                depth, surface = intersect(packed, rows, start, direction)
+                points = _along(start, depth, direction)
+            bent = _along(origin, depth, direction)
+            parts.append((depth, surface, *bent, *fault.slide(surface, points)))
     order = torch.argsort(torch.cat((rooms, fields)))
     depth, surface, *points = (
         part[0] if len(parts) == 1 else torch.cat(part)[order] for part in zip(*parts, strict=True)
     )
-    return SurroundingsHits(depth, surface, points)
+    return SurroundingsHits(depth, surface, points[:3], points[-3:])
+
+
+def _along(origin: Sequence[Tensor], depth: Tensor, direction: Sequence[Tensor]) -> list[Tensor]:
+    """Three coordinates of the points at z-depths along rays."""
+    return [o + depth * d for o, d in zip(origin, direction, strict=True)]
+
+
+def _shifted(
+    packed: PackedScenes, rows: Tensor, origin: Sequence[Tensor], shift: Sequence[Tensor]
+) -> list[Tensor]:
+    """Origins moved by -`shift`, but not nearer than `BEND_CLEARANCE` to walls, ceiling and ground.
+
+    Seen from there, straight surroundings look as bent ones do from `origin`.
+    """
+    is_room = packed.is_room[rows, None]
+    everywhere = torch.full_like(packed.upper[rows], torch.inf)
+    above_ground = everywhere.index_fill(1, torch.tensor([1]), 0.0)
+    lower = torch.where(is_room, packed.lower[rows], -everywhere) + BEND_CLEARANCE
+    upper = torch.where(is_room, packed.upper[rows], above_ground) - BEND_CLEARANCE
+    moved = []
+    for axis, (start, change) in enumerate(zip(origin, shift, strict=True)):
+        least = torch.minimum(lower[:, axis, None, None, None], start)
+        most = torch.maximum(upper[:, axis, None, None, None], start)
+        moved.append((start - change).clamp(least, most))
+    return moved
 
 
 def _room(

@@ -80,4 +80,5 @@ def test_a_recipe_measures_the_rollouts_of_the_training(family: str) -> None:
     for name in shared:
         assert getattr(ours, name) == getattr(train, name), name
     window = train.sde_window
-    assert NoiseCell(train.transition, train.noise_scale, window.start, len(window)) in ours.cells
+    trained = NoiseCell(train.transition, train.noise_scale, window.start, len(window))
+    assert trained in ours.cells, f"the grid of {family}/tune-noise lacks the noise of {family}/train"

@@ -8,13 +8,17 @@ import pytest
 from vggrpo.evaluation import (
     METRICS,
     EvaluationRecords,
+    align_rows,
+    bootstrap_ratio,
     compare,
     describe,
+    gap_closed,
     paired_difference,
     reward_agreement,
     rows_of,
     spearman,
     summary,
+    weighted_reward,
 )
 
 MakeRecords = Callable[..., EvaluationRecords]
@@ -96,6 +100,83 @@ def test_comparison_refuses_other_samples_metrics_or_kinds(make_records: MakeRec
     before.columns["kind"] = ["all", "static"] * (len(before) // 2)
     with pytest.raises(ValueError, match='called "all"'):
         compare(before, before)
+
+
+def test_the_closed_share_of_a_gap_is_the_change_over_the_distance(make_records: MakeRecords) -> None:
+    before, after = make_records(), make_records(flow_jerk=-0.15)
+    closed = gap_closed(before, shuffled(after), target=0.1)
+    start, end = (np.mean(records.values("flow_jerk")) for records in (before, after))
+    assert closed.mean == pytest.approx((start - end) / (start - 0.1))
+    assert 0.2 < closed.low < closed.mean < closed.high < 0.4
+    assert gap_closed(before, before, target=0.1).mean == 0
+    further = gap_closed(before, make_records(flow_jerk=0.15), target=0.1)
+    assert further.high < 0
+    # A target above is approached by rising.
+    assert gap_closed(before, after, target=2.0).high < 0
+
+
+def test_a_gap_that_is_not_there_cannot_be_closed(make_records: MakeRecords) -> None:
+    before = make_records()
+    target = float(np.mean(before.values("flow_jerk"))) + 1e-3
+    closed = gap_closed(before, make_records(flow_jerk=-0.15), target)
+    assert np.isnan([closed.mean, closed.low, closed.high]).all()
+    assert closed.count == len(before)
+
+
+def test_a_gap_is_measured_on_samples_known_on_both_sides(make_records: MakeRecords) -> None:
+    before, after = make_records(), make_records(flow_jerk=-0.15)
+    before.columns["flow_jerk"][0] = after.columns["flow_jerk"][3] = float("nan")
+    closed = gap_closed(before, after, 0.1)
+    assert (closed.count, closed.missing) == (len(before) - 2, 2)
+    known = [i for i in range(len(before)) if i not in (0, 3)]
+    start, end = (records.values("flow_jerk")[known] for records in (before, after))
+    assert closed.mean == pytest.approx((start - end).mean() / (start - 0.1).mean())
+
+
+def test_rows_are_aligned_to_those_before(make_records: MakeRecords) -> None:
+    before, after = make_records(), make_records(teacher__motion=0.05)
+    assert align_rows(before, shuffled(after)).columns == after.columns
+    with pytest.raises(ValueError, match="different samples"):
+        align_rows(before, make_records(prompts=11))
+
+
+def test_the_weighted_reward_is_a_mean_by_weight_and_missing_where_a_part_is(
+    make_records: MakeRecords,
+) -> None:
+    records = make_records()
+    records.columns["teacher/depth"] = [0.2] * len(records)
+    records.columns["teacher/depth"][1] = float("nan")
+    value = weighted_reward(records, "teacher", {"motion": 3.0, "depth": 1.0})
+    expected = 0.75 * records.values("teacher/motion") + 0.25 * 0.2
+    np.testing.assert_allclose(value[2:], expected[2:])
+    assert np.isnan(value).tolist() == [False, True] + [False] * (len(records) - 2)
+    with pytest.raises(ValueError, match="weights is empty"):
+        weighted_reward(records, "teacher", {})
+    with pytest.raises(ValueError, match="'lgm/depth' was not measured"):
+        weighted_reward(records, "lgm", {"depth": 1.0})
+
+
+def test_the_ratio_of_means_and_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    bottom = rng.lognormal(size=200)
+    ratio = bootstrap_ratio(0.8 * bottom, bottom)
+    assert (ratio.mean, ratio.low, ratio.high) == pytest.approx((0.8, 0.8, 0.8))
+    top = 0.8 * bottom + 0.1 * rng.normal(size=200)
+    uncertain = bootstrap_ratio(top, bottom)
+    assert uncertain.mean == pytest.approx(top.mean() / bottom.mean())
+    # The delta method: the residuals' standard error over the denominator.
+    error = (top - uncertain.mean * bottom).std() / np.sqrt(200) / bottom.mean()
+    assert (uncertain.high - uncertain.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_ratios_resample_clusters_leave_out_missing_pairs_and_need_a_denominator() -> None:
+    top, bottom = np.array([1.0, 2.0, np.nan, 4.0]), np.array([2.0, 2.0, 1.0, np.nan])
+    ratio = bootstrap_ratio(top, bottom, ["a", "b", "b", "c"])
+    assert (ratio.mean, ratio.count, ratio.missing) == (0.75, 2, 2)
+    assert (ratio.low, ratio.high) == (0.5, 1.0)
+    assert np.isnan(bootstrap_ratio(top[:2], bottom[:2], ["a", "a"]).low)
+    assert np.isnan(bootstrap_ratio([1.0, 2.0], [0.0, 0.0]).mean)
+    assert np.isnan(bootstrap_ratio([], []).mean)
 
 
 def test_agreement_is_the_rank_correlation_of_the_two_columns(make_records: MakeRecords) -> None:

@@ -1,10 +1,12 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from vggrpo.evaluation import auc, dis_flow, dominant_motion, flow_jerk, flow_magnitude
+from vggrpo.evaluation import auc, dis_flow, dominant_motion, flow_drift, flow_jerk, flow_magnitude
 from vggrpo.world import render_clips, sample_scene
 
 HEIGHT, WIDTH = 48, 64
@@ -42,6 +44,28 @@ def test_dominant_motion_is_the_shift_in_pixels(texture: np.ndarray, speed: tupl
 
 def test_magnitude_is_the_length_of_a_uniform_shift(texture: np.ndarray) -> None:
     assert float(flow_magnitude(clip_along(texture, straight((1.5, -2.0))))) == pytest.approx(2.5, abs=0.25)
+
+
+def test_drift_is_the_magnitude_of_steady_motion_and_leaves_out_shake(texture: np.ndarray) -> None:
+    path = straight((1.0, -0.5), 17)
+    shaken = path + np.random.default_rng(3).normal(0, 1.5, path.shape)
+    shaken[[0, -1]] = path[[0, -1]]  # the mean velocity is between the ends
+    steady, shaky = clip_along(texture, path), clip_along(texture, shaken)
+    assert float(flow_drift(steady)) == pytest.approx(float(flow_magnitude(steady)), rel=0.03)
+    assert float(flow_drift(shaky)) == pytest.approx(float(flow_drift(steady)), rel=0.15)
+    assert float(flow_magnitude(shaky)) > 1.8 * float(flow_magnitude(steady))
+
+
+def test_world_cameras_that_stop_shaking_keep_their_drift_and_lose_magnitude() -> None:
+    scenes = [scene for scene in (sample_scene("validation", i) for i in range(40)) if scene.is_shaky][:8]
+    still = {"shake_rotation": 0.0, "shake_position": 0.0}
+    steadied = [
+        dataclasses.replace(scene, camera=dataclasses.replace(scene.camera, **still)) for scene in scenes
+    ]
+    before, after = (dis_flow(render_clips(specs).frames) for specs in (scenes, steadied))
+    frames = torch.zeros(8, 17, HEIGHT, WIDTH, 3)
+    assert float(flow_drift(frames, after).mean() / flow_drift(frames, before).mean()) > 0.85
+    assert float(flow_magnitude(frames, after).mean() / flow_magnitude(frames, before).mean()) < 0.5
 
 
 def test_dominant_motion_ignores_an_object_that_covers_less_than_half(texture: np.ndarray) -> None:

@@ -116,6 +116,7 @@ def test_every_sample_is_measured_once_by_every_metric(make_evaluator: MakeEvalu
     assert {"flow_jerk", "camera_path", "sharpness", "diversity", "fidelity/rotation_deg"} < set(
         records.metrics
     )
+    assert {"camera_extent", "flow_drift", "object_presence"} < set(records.metrics)
     frames = torch.cat([block.frames for block in blocks])
     assert frames.shape == (6, 9, 16, 32, 3)
     np.testing.assert_allclose(records.values("flow_jerk"), flow_jerk(frames).numpy(), rtol=1e-5)
@@ -239,7 +240,36 @@ def test_camera_motion_amount_of_a_known_path() -> None:
     scene = SceneGeometry(pose, torch.eye(3).repeat(1, views, 1, 1), depth, torch.zeros(1, views, 4, 4, 3))
     amount = camera_motion_amount(scene)
     assert float(amount["camera_path"]) == pytest.approx(4 * 0.5 / 4.0)
+    assert float(amount["camera_extent"]) == pytest.approx(4 * 0.5 / 4.0)
     assert float(amount["camera_turn"]) == pytest.approx(np.degrees(4 * angle), rel=1e-4)
+
+
+def test_a_camera_that_goes_to_and_fro_has_a_path_but_little_extent() -> None:
+    pose = torch.eye(4).repeat(1, 5, 1, 1)
+    pose[0, :, 0, 3] = torch.tensor([0.0, 0.4, 0.0, 0.4, 0.0])
+    scene = SceneGeometry(
+        pose, torch.eye(3).repeat(1, 5, 1, 1), torch.full((1, 5, 4, 4), 2.0), torch.zeros(1, 5, 4, 4, 3)
+    )
+    amount = camera_motion_amount(scene)
+    assert float(amount["camera_path"]) == pytest.approx(4 * 0.4 / 2)
+    assert float(amount["camera_extent"]) == pytest.approx(0.4 / 2)
+
+
+def test_the_stochastic_sampler_is_the_ode_without_stochastic_steps_and_another_with_them(
+    make_evaluator: MakeEvaluator,
+) -> None:
+    ode = make_evaluator(PROMPTS[:2]).evaluate()
+    stochastic = dataclasses.replace(SETTINGS, sampler="sde")
+    none = make_evaluator(PROMPTS[:2], dataclasses.replace(stochastic, window=(0, 0))).evaluate()
+    some, again = (make_evaluator(PROMPTS[:2], stochastic).evaluate() for _ in range(2))
+    assert none.columns == ode.columns
+    assert some.columns == again.columns
+    assert (some.values("brightness") != ode.values("brightness")).all()
+
+
+def test_an_unknown_sampler_is_named() -> None:
+    with pytest.raises(ValueError, match="sampler is 'sd', expected one of ode, sde"):
+        dataclasses.replace(SETTINGS, sampler="sd")
 
 
 def test_both_reward_paths_are_timed_in_turns(video: VideoBackbone, lgm: Geometry, teacher: Geometry) -> None:

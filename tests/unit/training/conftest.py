@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from formula_lgm import LatentsAsCameras, StandsRight
+from tiny_lgm import save_geometry_model
 
 from vggrpo.backbones import load_video_backbone
 from vggrpo.config import TrainSettings
@@ -18,6 +19,15 @@ PROMPTS = ("a red box", "a blue ball", "a green cylinder")
 
 
 MakeTrainer = Callable[..., VGGRPOTrainer]
+
+
+@pytest.fixture(scope="session")
+def lgm_models(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the models that `tiny_lgm.lgm_settings` stitches: "pipeline" and "geometry"."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "pipeline").symlink_to(tiny_pipeline)
+    save_geometry_model(folder / "geometry")
+    return folder
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from tiny_lgm import lgm_settings
 
 from vggrpo.backbones import load_geometry_backbone, load_video_backbone
-from vggrpo.backbones.any4d import Any4D, Any4DConfig
-from vggrpo.config import ConfigError, LGMSettings
+from vggrpo.config import ConfigError
 from vggrpo.lgm import Connector, LatentGeometryModel, teacher_frames
 from vggrpo.training.lgm import DistillationJob, scene_quality
 from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene, weights_fingerprint
@@ -13,58 +13,8 @@ from vggrpo.training.rewards import build_rewards
 from vggrpo.training.sources import open_videos
 
 
-def settings(folder, **changes):
-    values = {
-        "base_model": str(folder / "pipeline"),
-        "geometry_model": str(folder / "geometry"),
-        "output": folder / "run",
-        "num_frames": 5,
-        "height": 16,
-        "width": 16,
-        "real_videos": "world",
-        "prompts": "world",
-        "num_prompts": 3,
-        "cfg_scale": 1.0,
-        "infer_steps": 2,
-        "batch_size": 2,
-        "held_out_clips": 2,
-        "real_clips": 3,
-        "generated_clips": 2,
-    }
-    return LGMSettings.model_validate(values | changes)
-
-
-@pytest.fixture(scope="module")
-def models(tiny_pipeline, tmp_path_factory):
-    """A folder with a pipeline and a small Any4D whose rays fan out."""
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "pipeline").symlink_to(tiny_pipeline)
-    config = Any4DConfig(
-        patch_size=8,
-        encoder_dim=16,
-        encoder_depth=2,
-        encoder_heads=2,
-        multi_view_dim=16,
-        multi_view_depth=4,
-        multi_view_heads=2,
-        multi_view_hooks=(1, 2),
-        dpt_features=8,
-        dpt_layer_dims=(4, 8, 8, 8),
-        position_grid=4,
-        scale_dim=8,
-    )
-    geometry, generator = Any4D(config), torch.Generator().manual_seed(0)
-    geometry.reset_parameters(depth=3.0, generator=generator)
-    with torch.no_grad():
-        for parameter in geometry.network.dense_head.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    (folder / "geometry").mkdir()
-    geometry.save_pretrained(folder / "geometry")
-    return folder
-
-
 def maker(models, cache, **changes):
-    s = settings(models, **changes)
+    s = lgm_settings(models, **changes)
     video, geometry = load_video_backbone(s.base_model), load_geometry_backbone(s.geometry_model)
     return ClipMaker(video, geometry, s, cache)
 
@@ -79,8 +29,8 @@ def everything(cache):
     return cache.batch(range(len(cache)))
 
 
-def test_a_real_clip_is_what_the_models_make_of_its_frames(models, tmp_path):
-    made = maker(models, tmp_path)
+def test_a_real_clip_is_what_the_models_make_of_its_frames(lgm_models, tmp_path):
+    made = maker(lgm_models, tmp_path)
     batch = everything(make(made, "real", 3))
     videos = open_videos(made.settings, 3)
     frames = torch.stack([videos.clip(index) for index in range(3)])
@@ -95,8 +45,8 @@ def test_a_real_clip_is_what_the_models_make_of_its_frames(models, tmp_path):
     torch.testing.assert_close(cached["camera_to_world"], expected["camera_to_world"], rtol=1e-4, atol=1e-4)
 
 
-def test_a_generated_clip_is_the_decoded_latents(models, tmp_path):
-    made = maker(models, tmp_path)
+def test_a_generated_clip_is_the_decoded_latents(lgm_models, tmp_path):
+    made = maker(lgm_models, tmp_path)
     batch = everything(make(made, "generated", 4))
     with torch.no_grad():
         frames = made.video.decode_latents(batch["latents"])
@@ -106,10 +56,10 @@ def test_a_generated_clip_is_the_decoded_latents(models, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["real", "generated"])
-def test_clips_are_the_same_in_more_batches_and_when_asked_for_later(models, tmp_path, kind):
-    at_once = everything(make(maker(models, tmp_path / "once"), kind, 5))
-    make(maker(models, tmp_path / "grown"), kind, 2)
-    grown = everything(make(maker(models, tmp_path / "grown", batch_size=3), kind, 5))
+def test_clips_are_the_same_in_more_batches_and_when_asked_for_later(lgm_models, tmp_path, kind):
+    at_once = everything(make(maker(lgm_models, tmp_path / "once"), kind, 5))
+    make(maker(lgm_models, tmp_path / "grown"), kind, 2)
+    grown = everything(make(maker(lgm_models, tmp_path / "grown", batch_size=3), kind, 5))
     assert at_once.keys() == grown.keys()
     for name, tensor in at_once.items():
         # Other batches round differently: by one level of a byte at most.
@@ -118,15 +68,15 @@ def test_clips_are_the_same_in_more_batches_and_when_asked_for_later(models, tmp
 
 
 @pytest.mark.parametrize("kind", ["real", "generated"])
-def test_held_out_clips_are_others(models, tmp_path, kind):
-    made = maker(models, tmp_path)
+def test_held_out_clips_are_others(lgm_models, tmp_path, kind):
+    made = maker(lgm_models, tmp_path)
     training, held_out = (everything(make(made, kind, 3, held))["latents"] for held in (False, True))
     assert all(not torch.equal(ours, theirs) for ours in training for theirs in held_out)
 
 
-def test_a_finished_cache_is_opened_without_making_anything(models, tmp_path):
-    make(maker(models, tmp_path), "generated", 3)
-    again = maker(models, tmp_path)
+def test_a_finished_cache_is_opened_without_making_anything(lgm_models, tmp_path):
+    make(maker(lgm_models, tmp_path), "generated", 3)
+    again = maker(lgm_models, tmp_path)
     make(again, "generated", 3)
     assert again.video._vae is None
     assert again.video._text_encoder is None
@@ -141,12 +91,12 @@ def test_a_finished_cache_is_opened_without_making_anything(models, tmp_path):
         ({"num_prompts": 2}, "prompts"),
     ],
 )
-def test_clips_of_other_settings_are_refused(models, tmp_path, changes, name):
-    make(maker(models, tmp_path), "generated", 2)
+def test_clips_of_other_settings_are_refused(lgm_models, tmp_path, changes, name):
+    make(maker(lgm_models, tmp_path), "generated", 2)
     with pytest.raises(
         ConfigError, match=f"made with other settings .*{name}.*choose another folder, or delete"
     ):
-        make(maker(models, tmp_path, **changes), "generated", 2)
+        make(maker(lgm_models, tmp_path, **changes), "generated", 2)
 
 
 def test_fingerprint_feels_one_weight():
@@ -159,9 +109,9 @@ def test_fingerprint_feels_one_weight():
 
 
 @pytest.fixture
-def job(models, tmp_path):
+def job(lgm_models, tmp_path):
     def make_job(**changes):
-        made = maker(models, tmp_path / "clips", **changes)
+        made = maker(lgm_models, tmp_path / "clips", **changes)
         s = made.settings
         # More clips than are trained on, as the layer search may want.
         training = [make(made, "real", s.real_clips + 2), make(made, "generated", s.generated_clips + 1)]
@@ -200,10 +150,10 @@ def test_learning_rates_of_connector_and_backbone(job):
 
 
 def test_a_loss_has_finite_gradients_and_falls(job):
-    made = job(lr=5e-3, connector_lr_scale=1.0)
+    made = job(lr=1e-3, connector_lr_scale=1.0)
     (optimizer,) = made.optimizers()
     losses = []
-    for _ in range(25):
+    for _ in range(40):
         optimizer.zero_grad()
         loss, figures = made.loss(0)
         loss.backward()

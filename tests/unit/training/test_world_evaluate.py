@@ -15,20 +15,33 @@ from safetensors.torch import load_file
 from vggrpo.backbones import load_video_backbone
 from vggrpo.backbones.any4d import Any4D, Any4DConfig
 from vggrpo.cli.main import main
-from vggrpo.config import ConfigError, GeometrySettings, LoopSettings, VideoSettings, validate
+from vggrpo.config import (
+    ConfigError,
+    GeometrySettings,
+    LoopSettings,
+    VideoSettings,
+    WorldEvaluateSettings,
+    validate,
+)
 from vggrpo.evaluation import auc
-from vggrpo.io import RunFolder
+from vggrpo.io import RunFolder, derive_seed
 from vggrpo.rewards import CameraMotionReward, ReprojectionReward
+from vggrpo.rollout import initial_noise
 from vggrpo.training.pretrain import video as video_training
 from vggrpo.training.pretrain.contact_sheet import MARGIN, draw_contact_sheet
+from vggrpo.training.pretrain.evaluate import identities, load_instruments
+from vggrpo.training.pretrain.fault_ranking import SOURCES, fault_figures, ranking
+from vggrpo.training.pretrain.frechet_sets import SHARD_SIZE, FrechetSets
 from vggrpo.training.pretrain.measures import SIGMA_BANDS, geometry_errors, velocity_losses
 from vggrpo.training.pretrain.provenance import packaged_trainings, trainings_of_runs
+from vggrpo.training.pretrain.samples import SampleMaker
 from vggrpo.training.pretrain.summary import best_threshold, geometry_figures, steadiness
 from vggrpo.world import render_clips, sample_scene
 
 FRAMES, SIDE = 9, 32
 SIZE = ("--clips.num-frames", str(FRAMES), "--clips.height", str(SIDE), "--clips.width", str(SIDE))
 COUNTS = ("--num-clips", "3", "--num-samples", "2", "--infer-steps", "2", "--batch-size", "2")
+COUNTS += ("--num-faulty", "3", "--num-frechet", "5")
 
 
 def save_geometry(folder: Path, patch_size: int) -> Path:
@@ -110,15 +123,29 @@ def test_command_measures_and_writes(tiny_pipeline, geometry_folder, geometry_ru
     assert len(json.loads((output / "samples.json").read_text())["flow_jerk"]) == 2
     assert imread(output / "contact_sheet.png").shape[1] > 2 * 5 * SIDE
 
+    faults = json.loads((output / "faults.json").read_text())
+    assert len(faults["warped/predicted/reprojection"]) == 3
+    assert figures["faults"]["warped"]["exact_auc"] == 1
+    assert figures["faults"]["sliding"]["exact_auc"] == 0.5
+    assert figures["faults"]["all"]["auc"]["count"] == 3
+    assert imread(output / "faults.png").shape[1] > 2 * 3 * SIDE
+    assert figures["frechet"]["clips"] == 5
+    assert figures["frechet"]["components"] == 4
+    assert figures["frechet"]["places"]["real"] == 0
+    assert figures["frechet"]["places"]["noise"] == 1
+    assert not (tmp_path / "out-features").exists()
+
     card = (output / "geometry" / "README.md").read_text()
     assert header_of(card)["license"] == "apache-2.0"
     count = sum(tensor.numel() for tensor in load_file(geometry_folder / "model.safetensors").values())
     assert f"{count:,}" in card
     assert "`train-geometry` took 1,800 optimizer steps, 1.00 hours" in card
+    assert "clean clips above wobbling ones" in card
     assert "private" not in card
     video_card = (output / "video" / "README.md").read_text()
     assert header_of(video_card)["pipeline_tag"] == "text-to-video"
     assert "settings of `vggrpo world train-vae` were not recorded" in video_card
+    assert "n = 5" in video_card
     assert not (geometry_folder / "README.md").exists()
 
     assert main(words) == 1
@@ -131,11 +158,13 @@ def test_cards_go_into_the_models_folders(tiny_pipeline, geometry_folder, tmp_pa
     shutil.copytree(geometry_folder, geometry)
     before = load_video_backbone(video).identity()
     words = ["world", "evaluate", "--video", str(video), "--geometry", str(geometry), "--write-cards"]
-    assert main([*words, "--output", str(tmp_path / "out"), *SIZE, *COUNTS]) == 0
+    assert main([*words, "--output", str(tmp_path / "out"), *SIZE, *COUNTS, "--num-frechet", "0"]) == 0
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["frechet"] is None
     for kind, folder in (("video", video), ("geometry", geometry)):
         card = (folder / "README.md").read_text()
         assert card == (tmp_path / "out" / kind / "README.md").read_text()
         assert "## Limits" in card
+        assert ("100 % decoded noise | not measured" in card) == (kind == "video")
     assert load_video_backbone(video).identity() == before
 
 
@@ -146,6 +175,7 @@ def test_cards_go_into_the_models_folders(tiny_pipeline, geometry_folder, tmp_pa
         (("--geometry", "finer"), "the geometry model sees 16x16: exact geometry needs the same raster"),
         (("--video", "wan2.1-1.3b"), "a repository on a hub"),
         (("--train-runs", "nowhere"), "no run folder"),
+        (("--num-frechet", "1"), "one clip has no covariance"),
     ],
 )
 def test_wrong_settings_leave_nothing(
@@ -157,6 +187,93 @@ def test_wrong_settings_leave_nothing(
     assert main([*words, "--output", str(tmp_path / "out"), *COUNTS, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def frechet_settings(tiny_pipeline, geometry_folder, tmp_path):
+    return WorldEvaluateSettings(
+        output=tmp_path / "out",
+        video=str(tiny_pipeline),
+        geometry=str(geometry_folder),
+        clips={"num_frames": FRAMES, "height": SIDE, "width": SIDE},
+        num_frechet=SHARD_SIZE + 4,
+        infer_steps=1,
+        feature_cache=tmp_path / "features",
+    )
+
+
+def frechet_sets(settings):
+    tools = load_instruments(settings)
+    models = identities(tools, Path(settings.geometry))
+    return FrechetSets(tools, "test", settings, models, settings.feature_cache)
+
+
+def test_features_continue_after_an_interruption(frechet_settings, monkeypatch):
+    def interrupted(self, captions, seeds):
+        calls.append(len(captions))
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return make(self, captions, seeds)
+
+    whole = frechet_sets(frechet_settings.model_copy(update={"feature_cache": Path("elsewhere")}))
+    make, calls = SampleMaker.__call__, []
+    monkeypatch.chdir(frechet_settings.feature_cache.parent)
+    monkeypatch.setattr(SampleMaker, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        frechet_sets(frechet_settings).features("samples")
+    features = frechet_sets(frechet_settings).features("samples")
+    assert calls == [8, 8, 8, 8, 4, 4], "the full shard was kept"
+    torch.testing.assert_close(features, whole.features("samples"))
+
+    with pytest.raises(ConfigError, match="infer_steps: 1 there, 2 now"):
+        frechet_sets(frechet_settings.model_copy(update={"infer_steps": 2})).features("samples")
+
+
+def test_sets_of_clips_are_what_they_are_called(frechet_settings):
+    settings = frechet_settings.model_copy(update={"num_frechet": 3})
+    sets, tools = frechet_sets(settings), load_instruments(settings)
+    raster = {"num_frames": FRAMES, "height": SIDE, "width": SIDE}
+    for name, place in (("axes", 0), ("reference", 1), ("real", 2)):
+        scenes = [sample_scene("test", 3 * index + place) for index in range(3)]
+        expected = tools.teacher.features(render_clips(scenes, **raster).frames[:, ::4])
+        torch.testing.assert_close(sets.features(name), expected)
+    seeds = [derive_seed(0, "world evaluate", "frechet", index) for index in range(3)]
+    noise = initial_noise(seeds, tools.video.latent_shape(FRAMES, SIDE, SIDE))
+    decoded = tools.video.decode_latents(noise).clamp(0, 1)
+    torch.testing.assert_close(sets.features("noise"), tools.teacher.features(decoded[:, ::4]))
+
+
+def test_ranking_of_clean_above_faulty_clips():
+    rng = np.random.default_rng(0)
+    clean, faulty = rng.normal(1, 1, 60), rng.normal(0, 1, (60, 2))
+    found = ranking(clean, faulty)
+    pairs = clean[:, None, None] > faulty
+    assert found.mean == pytest.approx(pairs.mean())
+    assert found.low < found.mean < found.high
+    assert (found.count, found.missing) == (60, 0)
+    assert ranking(clean, clean[:, None]).mean == 0.5
+
+    faulty[:3, 0], clean[3] = np.nan, np.nan
+    assert ranking(clean, faulty).missing == 4
+    known = clean[np.isfinite(clean)][:, None] > faulty[np.isfinite(faulty)]
+    assert ranking(clean, faulty).mean == pytest.approx(known.mean())
+    assert np.isnan(ranking(np.full(5, np.nan), faulty[:5]).mean)
+
+
+def test_figures_of_faults_by_kind_and_in_all():
+    scenes = 4
+    columns = {f"clean/{source}/reprojection": np.linspace(0.8, 0.9, scenes) for source in SOURCES}
+    for kind, shift in (("warped", -0.2), ("wobbling", -0.01), ("sliding", 0.2)):
+        columns[f"{kind}/exact/reprojection"] = columns["clean/exact/reprojection"]
+        columns[f"{kind}/predicted/reprojection"] = columns["clean/predicted/reprojection"] + shift
+    figures = fault_figures(columns, severity=1.0)
+    assert figures["warped"]["auc"]["mean"] == 1
+    assert figures["wobbling"]["auc"]["mean"] == pytest.approx(10 / 16)
+    assert figures["wobbling"]["below_own"] == 1
+    assert figures["sliding"]["auc"]["mean"] == 0
+    assert figures["all"]["auc"]["mean"] == pytest.approx((16 + 10) / 48)
+    assert figures["all"]["below_own"] == pytest.approx(2 / 3)
+    assert figures["all"]["exact_auc"] == 0.5
 
 
 def summarised(scene, clips):
@@ -236,6 +353,13 @@ def test_trainings_of_runs(geometry_run, tmp_path):
     assert validate(GeometrySettings, recipe, "the card").loop.steps == 1800
     with pytest.raises(ConfigError, match="two runs of train-geometry"):
         trainings_of_runs([geometry_run, geometry_run])
+    again = tmp_path / "again"
+    again.mkdir()
+    continued = yaml.safe_load((geometry_run / "config.yaml").read_text()) | {"init": "somewhere/model"}
+    (again / "config.yaml").write_text(yaml.safe_dump(continued))
+    both = trainings_of_runs([geometry_run, again])
+    assert list(both) == ["train-geometry", "train-geometry-finish"]
+    assert yaml.safe_load(both["train-geometry-finish"].recipe)["init"] == "runs/train-geometry/model"
     (tmp_path / "config.yaml").write_text("steps: 3\n")
     with pytest.raises(ConfigError, match="settings of none of train-vae, train-video, train-geometry"):
         trainings_of_runs([tmp_path])
@@ -243,9 +367,17 @@ def test_trainings_of_runs(geometry_run, tmp_path):
 
 def test_packaged_recipes_are_the_fallback():
     trainings = packaged_trainings("micro")
-    assert list(trainings) == ["train-vae", "train-video", "train-geometry"]
+    assert list(trainings) == [
+        "train-vae",
+        "train-vae-finish",
+        "train-video",
+        "train-geometry",
+    ]
     assert trainings["train-video"].hours is None
-    assert yaml.safe_load(trainings["train-video"].recipe)["vae"] == "runs/train-vae/model"
+    assert yaml.safe_load(trainings["train-video"].recipe)["vae"] == "runs/train-vae-finish/model"
+    finish = trainings["train-vae-finish"]
+    assert finish.command == "vggrpo world train-vae --recipe train-vae-finish.yaml"
+    assert yaml.safe_load(finish.recipe)["init"] == "runs/train-vae/model"
     assert packaged_trainings(None) == {}
 
 

@@ -122,8 +122,8 @@ def test_a_finer_raster_shows_the_same_picture(specs: list, clips: WorldClips) -
     torch.testing.assert_close(pooled, clips.frames[:2], atol=1e-5, rtol=0)
 
 
-def test_more_frames_show_the_same_motion(specs: list) -> None:
-    steady = [spec for spec in specs if not spec.is_shaky][:2]
+def test_more_frames_show_the_same_motion() -> None:
+    steady = [spec for i in range(20) if not (spec := sample_scene("train", i)).is_shaky][:2]
     short, long = render_clips(steady, num_frames=5), render_clips(steady, num_frames=9)
     assert equal(short, part_of(long, slice(None), slice(None, None, 2)))
 

@@ -156,7 +156,7 @@ def architecture(parts: Sequence[tuple[str, str, str, int]]) -> str:
 
 def making(stages: Sequence[str], trainings: Mapping[str, Training]) -> str:
     """The commands that make the model, with their settings."""
-    known = [trainings[stage] for stage in stages if stage in trainings]
+    known = [training for stage in stages for training in trainings.values() if training.stage == stage]
     blocks = ["## How it was made"]
     if known:
         blocks.append(
@@ -166,15 +166,15 @@ def making(stages: Sequence[str], trainings: Mapping[str, Training]) -> str:
     blocks += [
         f"The settings of `vggrpo world {stage}` were not recorded."
         for stage in stages
-        if stage not in trainings
+        if not any(training.stage == stage for training in known)
     ]
     for training in known:
         if training.hours is not None:
             blocks.append(
-                f"`{training.stage}` took {training.steps:,} optimizer steps, {training.hours:.2f} hours "
+                f"`{training.name}` took {training.steps:,} optimizer steps, {training.hours:.2f} hours "
                 "without evaluation and data preparation."
             )
-        blocks.append(code(f"# {training.stage}.yaml\n{training.recipe}".rstrip(), "yaml"))
+        blocks.append(code(f"# {training.name}.yaml\n{training.recipe}".rstrip(), "yaml"))
     return "\n\n".join(blocks)
 
 

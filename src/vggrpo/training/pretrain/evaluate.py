@@ -1,19 +1,19 @@
 """Measures a family's base models on held-out clips of the world, whose geometry is known exactly."""
 
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vggrpo.backbones import GeometryBackbone, VideoBackbone, load_geometry_backbone, load_video_backbone
+from vggrpo.backbones import load_geometry_backbone, load_video_backbone
 from vggrpo.config import ConfigError, WorldEvaluateSettings, canonical_name, resolve_model
 from vggrpo.config.models import ModelKind
 from vggrpo.data import Prompt
-from vggrpo.evaluation import KeyFrameTeacher
-from vggrpo.geometry import SceneGeometry
 from vggrpo.io import (
     atomic_folder,
     derive_seed,
@@ -25,23 +25,27 @@ from vggrpo.io import (
 )
 from vggrpo.io.runs import CONFIG_NAME
 from vggrpo.lgm import token_grid
-from vggrpo.rollout import sample_ode
 from vggrpo.training.pretrain.card import Measured, geometry_card, video_card
 from vggrpo.training.pretrain.contact_sheet import draw_contact_sheet
+from vggrpo.training.pretrain.fault_ranking import fault_figures, fault_rows, measure_faults
+from vggrpo.training.pretrain.frechet_sets import FrechetSets, frechet_figures, frechet_rows
 from vggrpo.training.pretrain.measures import Instruments, Measures, clip_measures, sample_measures
 from vggrpo.training.pretrain.provenance import packaged_trainings, trainings_of_runs
+from vggrpo.training.pretrain.samples import SampleMaker
 from vggrpo.training.pretrain.summary import (
     Columns,
+    Figures,
     autoencoder_rows,
     geometry_rows,
     summarise,
     text_table,
     video_rows,
 )
+from vggrpo.training.pretrain.teacher import Teacher
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import choose_device
 from vggrpo.training.sources import world_prompts
-from vggrpo.world import render_clips, sample_scene
+from vggrpo.world import KEY_STRIDE, render_clips, sample_scene
 
 SPLIT = "test"
 SHEET_CLIPS = 16
@@ -51,9 +55,9 @@ CARD = "README.md"
 def evaluate_world(settings: WorldEvaluateSettings) -> tuple[str, list[Path]]:
     """Measures, and writes the folder `settings.output` completely or not at all.
 
-    evaluation.json: the figures; clips.json, samples.json: the measurements behind them, by column;
-    contact_sheet.png; video/README.md and geometry/README.md: the model cards, with `settings.write_cards` in
-    the models' own folders as well.
+    evaluation.json: the figures; clips.json, faults.json, samples.json: the measurements behind them, by
+    column; contact_sheet.png of generated videos and faults.png of planted faults; video/README.md and
+    geometry/README.md: the model cards, with `settings.write_cards` in the models' own folders as well.
 
     Returns:
         The figures as a table, and the paths of the cards (those in the models' folders if written there).
@@ -75,17 +79,22 @@ def evaluate_world(settings: WorldEvaluateSettings) -> tuple[str, list[Path]]:
         write_text(output / CONFIG_NAME, settings_to_yaml(settings))
         prompts = world_prompts(SPLIT, settings.num_samples)
         clips = measure_clips(tools, settings)
+        scenes = [sample_scene(SPLIT, index) for index in range(settings.num_faulty)]
+        faults = columns(measure_faults(tools, scenes, settings, output / "faults.png"))
         samples, frames = measure_samples(tools, prompts, settings)
         captions = [prompt.text for prompt in prompts[:SHEET_CLIPS]]
         draw_contact_sheet(frames[:SHEET_CLIPS], captions, output / "contact_sheet.png")
+        models = identities(tools, folders["geometry"])
         figures = summarise(clips, samples)
-        write_json(output / "clips.json", columns_to_json(clips))
-        write_json(output / "samples.json", columns_to_json(samples))
-        write_json(output / "evaluation.json", {"models": identities(tools, folders["geometry"])} | figures)
+        figures["faults"] = fault_figures(faults, settings.fault_severity)
+        frechet = measure_frechet(tools, models, settings)
+        for name, measures in (("clips", clips), ("faults", faults), ("samples", samples)):
+            write_json(output / f"{name}.json", columns_to_json(measures))
+        write_json(output / "evaluation.json", {"models": models, **figures, "frechet": frechet})
         rows = {
             "autoencoder": autoencoder_rows(figures["autoencoder"]),
-            "geometry model": geometry_rows(figures["geometry"]),
-            "video model": video_rows(figures["video"]),
+            "geometry model": geometry_rows(figures["geometry"]) + fault_rows(figures["faults"]),
+            "video model": video_rows(figures["video"]) + frechet_rows(frechet),
         }
         cards = {
             "video": video_card(
@@ -103,6 +112,8 @@ def evaluate_world(settings: WorldEvaluateSettings) -> tuple[str, list[Path]]:
         }
         for kind, card in cards.items():
             write_text(output / kind / CARD, card)
+    if settings.feature_cache is None:
+        shutil.rmtree(feature_folder(settings), ignore_errors=True)
     if not settings.write_cards:
         return text_table(list(rows.items())), [settings.output / kind / CARD for kind in cards]
     for kind, card in cards.items():
@@ -144,17 +155,12 @@ def load_instruments(settings: WorldEvaluateSettings) -> Instruments:
             f"clips are {clips.height}x{clips.width}, but for latents of {latent_height}x{latent_width} the "
             f"geometry model sees {raster[0]}x{raster[1]}: exact geometry needs the same raster"
         )
+    if video.latent_spec.temporal_stride != KEY_STRIDE:
+        raise ConfigError(
+            f"video is {settings.video}, whose autoencoder has a temporal stride of "
+            f"{video.latent_spec.temporal_stride}; the world's key frames are one in {KEY_STRIDE}"
+        )
     return Instruments(video, Teacher(geometry, video, device), build_rewards(settings.rewards))
-
-
-class Teacher:
-    """The geometry model on the key frames of whole clips, wherever it runs: CPU tensors in and out."""
-
-    def __init__(self, geometry: GeometryBackbone, video: VideoBackbone, device: torch.device) -> None:
-        self._key_frames, self._device = KeyFrameTeacher(geometry, video.latent_spec), device
-
-    def __call__(self, frames: Tensor) -> SceneGeometry:
-        return self._key_frames(frames.to(self._device)).to("cpu")
 
 
 def measure_clips(tools: Instruments, settings: WorldEvaluateSettings) -> Columns:
@@ -170,33 +176,35 @@ def measure_clips(tools: Instruments, settings: WorldEvaluateSettings) -> Column
     return columns(parts)
 
 
-@torch.no_grad()
 def measure_samples(
     tools: Instruments, prompts: Sequence[Prompt], settings: WorldEvaluateSettings
 ) -> tuple[Columns, Tensor]:
     """`sample_measures` of one video per prompt, and the videos [N, T, H, W, 3] in [0, 1]."""
-    video, clips = tools.video, settings.clips
-    shape = video.latent_shape(clips.num_frames, clips.height, clips.width)
-    schedule = video.schedule(settings.infer_steps)
-    negative = video.encode_prompts([""])[0] if settings.cfg_scale != 1 else None
+    make = SampleMaker(tools.video, settings)
     parts: list[Measures] = []
     frames: list[Tensor] = []
     with progress("generate videos", total=len(prompts), unit="video") as bar:
         for start in range(0, len(prompts), settings.batch_size):
             batch = prompts[start : start + settings.batch_size]
-            latents = sample_ode(
-                video,
-                video.encode_prompts([prompt.text for prompt in batch]),
-                schedule,
-                seeds=[derive_seed(settings.seed, "world evaluate", prompt.id) for prompt in batch],
-                latent_shape=shape,
-                cfg_scale=settings.cfg_scale,
-                negative_prompt_embeds=negative,
-            )
-            frames.append(video.decode_latents(latents).float().cpu().clamp(0, 1))
+            seeds = [derive_seed(settings.seed, "world evaluate", prompt.id) for prompt in batch]
+            frames.append(make([prompt.text for prompt in batch], seeds))
             parts.append(sample_measures(frames[-1], tools))
             bar.advance(len(batch))
     return columns(parts), torch.cat(frames)
+
+
+def measure_frechet(
+    tools: Instruments, models: Mapping[str, Any], settings: WorldEvaluateSettings
+) -> Figures | None:
+    """`frechet_figures`, or None if the settings leave them out."""
+    if settings.num_frechet == 0:
+        return None
+    return frechet_figures(FrechetSets(tools, SPLIT, settings, models, feature_folder(settings)))
+
+
+def feature_folder(settings: WorldEvaluateSettings) -> Path:
+    """Where the features of the Fréchet distances are kept."""
+    return settings.feature_cache or settings.output.with_name(f"{settings.output.name}-features")
 
 
 def columns(parts: Sequence[Measures]) -> Columns:
@@ -212,7 +220,7 @@ def columns_to_json(measures: Columns) -> dict[str, list[float | None]]:
     }
 
 
-def identities(tools: Instruments, geometry_folder: Path) -> dict[str, object]:
+def identities(tools: Instruments, geometry_folder: Path) -> dict[str, Any]:
     """Fingerprints of what was measured."""
     geometry = {path.name: file_sha256(path) for path in sorted(geometry_folder.glob("*.safetensors"))}
     return {"video": tools.video.identity(), "geometry": geometry}

@@ -73,8 +73,7 @@ class GeometryJob:
         return {"geometry": self.model, "guide": self.guide}
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        # Under Muon's full-rank updates the ReLUs of the pose head all die within some hundred steps.
-        heads = ("network.pose_head", "network.scale_head")
+        heads = [f"network.{name}" for name in self.settings.adamw_heads]
         muon, adamw = muon_and_adamw(self.model, self.settings.muon_lr, self.settings.loop, heads)
         loop = self.settings.loop
         adamw.add_param_group(parameter_group(self.guide.parameters(), loop.lr, loop.weight_decay))
@@ -87,7 +86,7 @@ class GeometryJob:
             if step % self.settings.dense_every == 0:
                 prediction = network.predict(frames)
                 cameras = (prediction.translation, prediction.quat_vectors, prediction.log_scale)
-                loss, parts = dense_loss(prediction, truth, self.settings.flow_kink)
+                loss, parts = dense_loss(prediction, truth)
             else:
                 cameras = network.predict_cameras(frames)
                 loss, parts = torch.zeros(()), {}
@@ -179,24 +178,21 @@ def camera_loss(
     return loss, {"rotation": angle.detach(), "translation": distance.detach()}
 
 
-def pseudo_huber(x: Tensor, kink: float = CAMERA_KINK) -> Tensor:
-    """sqrt(|x|^2 + kink^2) - kink over the last dimension: quadratic below the kink, linear above.
+def pseudo_huber(x: Tensor) -> Tensor:
+    """sqrt(|x|^2 + d^2) - d over the last dimension: quadratic below `CAMERA_KINK`, linear above.
 
     With a plain norm the cameras stay at the median, which is no motion, for thousands of steps.
     """
-    return (x.square().sum(dim=-1) + kink**2).sqrt() - kink
+    return (x.square().sum(dim=-1) + CAMERA_KINK**2).sqrt() - CAMERA_KINK
 
 
-def dense_loss(
-    prediction: Any4DPrediction, truth: SceneGeometry, flow_kink: float = 0.0
-) -> tuple[Tensor, dict[str, Tensor]]:
+def dense_loss(prediction: Any4DPrediction, truth: SceneGeometry) -> tuple[Tensor, dict[str, Tensor]]:
     """The distillation loss of everything but the cameras, with the exact scene as teacher, and three terms
     more.
 
     - rays: mean |r - r*| of the unit viewing rays. It replaces the loss on intrinsics: a pinhole can be
       fitted to the rays only once they fan out, which an untrained network's do not.
-    - moving_flow: the scene-flow error on moving pixels, which are too few to matter in the mean over all:
-      the mean over coordinates, or with a `flow_kink` (in median depths) the `pseudo_huber` of the vectors.
+    - moving_flow: the scene-flow error on moving pixels, which are too few to matter in the mean over all.
     - confidence: mean error * C - a log C of the log-depth error, with the error held constant, so that the
       confidence C learns where depth is wrong (the aleatoric loss of DUSt3R and VGGT).
     """
@@ -210,9 +206,8 @@ def dense_loss(
 
     scale = scene_scale(truth)
     moving = truth.scene_flow_from_ref.abs().sum(-1) > 0
-    difference = (scene.scene_flow_from_ref - truth.scene_flow_from_ref) / scale[:, None, None, None, None]
-    flow_error = pseudo_huber(difference, flow_kink) if flow_kink else difference.abs().mean(-1)
-    moving_flow = (flow_error * moving).sum() / moving.sum().clamp(min=1)
+    flow_error = (scene.scene_flow_from_ref - truth.scene_flow_from_ref).abs().mean(-1)
+    moving_flow = (flow_error / scale[:, None, None, None] * moving).sum() / moving.sum().clamp(min=1)
 
     depth_error = (log_depth(scene, scale) - log_depth(truth, scale)).abs().detach()
     log_confidence = prediction.confidence.log()

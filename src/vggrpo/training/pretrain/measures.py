@@ -1,6 +1,6 @@
 """What is measured on each clip of the world, and on each generated one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from vggrpo.io import make_generator
 from vggrpo.lgm import agreement
 from vggrpo.lgm.quality import cameras_from_first, scene_scale
 from vggrpo.rewards import SceneReward
+from vggrpo.training.pretrain.teacher import Teacher
 from vggrpo.world import WorldClips
 
 SIGMA_BANDS = ((0.0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
@@ -28,8 +29,7 @@ class Instruments:
     """The models that are measured, and that measure."""
 
     video: VideoBackbone
-    teacher: Callable[[Tensor], SceneGeometry]
-    """Frames [B, T, H, W, 3] of whole clips to the geometry of their key frames, on the CPU."""
+    teacher: Teacher
     rewards: Mapping[str, SceneReward]
 
 

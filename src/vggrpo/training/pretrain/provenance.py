@@ -1,6 +1,6 @@
 """How a family's weights were made: the settings and the hours of its trainings."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,8 @@ STAGES: dict[str, type[PretrainSettings]] = {
     "train-video": VideoSettings,
     "train-geometry": GeometrySettings,
 }
-VAE_FOLDER = "runs/train-vae/model"
+FINISH = "-finish"
+"""Ends the name of a training that started from the model of an earlier one of its stage."""
 LOCAL = {"resume", "threads", "device"}
 """Settings that say where a training ran, not what it computed."""
 
@@ -36,6 +37,8 @@ class Training:
 
     stage: str
     """"train-vae", "train-video" or "train-geometry"."""
+    name: str
+    """Of its recipe: the stage, or the stage and `FINISH`."""
     recipe: str
     """All settings that determine the weights, as YAML; output folders are replaced by conventional ones."""
     steps: int
@@ -45,16 +48,16 @@ class Training:
     @property
     def command(self) -> str:
         """The command line that repeats it."""
-        return f"vggrpo world {self.stage} --recipe {self.stage}.yaml"
+        return f"vggrpo world {self.stage} --recipe {self.name}.yaml"
 
 
 def trainings_of_runs(folders: Sequence[Path]) -> dict[str, Training]:
-    """The trainings in some run folders, by stage.
+    """The trainings in some run folders, by name.
 
     Raises:
-        ConfigError: if a folder is no run of one of the three trainings, or two are of the same.
+        ConfigError: if a folder is no run of one of the three trainings, or two have the same name.
     """
-    trainings: dict[str, Training] = {}
+    runs: dict[str, tuple[str, PretrainSettings, Path]] = {}
     for folder in folders:
         config = folder / CONFIG_NAME
         if not config.is_file():
@@ -62,19 +65,26 @@ def trainings_of_runs(folders: Sequence[Path]) -> dict[str, Training]:
                 f"train_runs names {folder}, but that is no run folder: it has no {CONFIG_NAME}"
             )
         stage, settings = _recognise(config)
-        if stage in trainings:
-            raise ConfigError(f"train_runs names two runs of {stage}; the second is {folder}")
-        trainings[stage] = _training(stage, settings, _hours(folder, settings))
-    return trainings
+        name = stage if settings.init is None else stage + FINISH
+        if name in runs:
+            raise ConfigError(f"train_runs names two runs of {name}; the second is {folder}")
+        runs[name] = (stage, settings, folder)
+    return {
+        name: _training(stage, name, settings, runs, _hours(folder, settings))
+        for name, (stage, settings, folder) in runs.items()
+    }
 
 
 def packaged_trainings(model: str | None) -> dict[str, Training]:
     """The trainings that the packaged recipes of a named model describe; none for a model without a name."""
-    names = {stage: f"{model}/{stage}" for stage in STAGES}
+    found = {
+        stage + end: load_recipe(f"{model}/{stage}{end}", STAGES[stage])
+        for stage in STAGES
+        for end in ("", FINISH)
+        if f"{model}/{stage}{end}" in recipe_names()
+    }
     return {
-        stage: _training(stage, load_recipe(name, STAGES[stage]))
-        for stage, name in names.items()
-        if name in recipe_names()
+        name: _training(name.removesuffix(FINISH), name, settings, found) for name, settings in found.items()
     }
 
 
@@ -87,13 +97,22 @@ def _recognise(config: Path) -> tuple[str, PretrainSettings]:
     return fitting[0], validate(STAGES[fitting[0]], file.values, str(file.path), file.lines)
 
 
-def _training(stage: str, settings: PretrainSettings, hours: float | None = None) -> Training:
+def _training(
+    stage: str,
+    name: str,
+    settings: PretrainSettings,
+    names: Container[str],
+    hours: float | None = None,
+) -> Training:
+    """One training among those called `names`, with its folders by their conventional names."""
     values = settings.model_dump(mode="json", exclude=LOCAL)
-    values["output"] = f"runs/{stage}"
+    values["output"] = f"runs/{name}"
+    if settings.init is not None:
+        values["init"] = f"runs/{stage}/model"
     if "vae" in values:
-        values["vae"] = VAE_FOLDER
+        values["vae"] = f"runs/train-vae{FINISH if 'train-vae' + FINISH in names else ''}/model"
     recipe = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    return Training(stage, recipe, settings.loop.last_step, hours)
+    return Training(stage, name, recipe, settings.loop.last_step, hours)
 
 
 def _hours(folder: Path, settings: PretrainSettings) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggrpo.evaluation import auc, bootstrap_mean
+from vggrpo.evaluation import Interval, auc, bootstrap_mean
 from vggrpo.training.pretrain.measures import SIGMA_BANDS, SOURCES
 from vggrpo.training.rewards import CAMERA_MOTION, REPROJECTION
 
@@ -141,7 +141,12 @@ def separation(values: NDArray[np.float64], shaky: NDArray[np.bool_]) -> float |
 
 def mean(values: NDArray[np.float64]) -> Figures:
     """Mean over clips with its 95 % interval, and how many entered and were missing."""
-    return {name: number(value) for name, value in asdict(bootstrap_mean(values)).items()}
+    return interval_figures(bootstrap_mean(values))
+
+
+def interval_figures(found: Interval) -> Figures:
+    """An interval, fit for JSON."""
+    return {name: number(value) for name, value in asdict(found).items()}
 
 
 def number(value: float) -> float | int | None:

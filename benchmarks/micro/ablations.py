@@ -1,0 +1,103 @@
+"""Ablations of VGGRPO on the micro family: rows that differ from the recipe in single settings.
+
+    python benchmarks/micro/ablations.py [--rows rewards kl_coef] [--seeds 0 1 2] [--quick]
+
+All are measured alike, by the recipe's reward options: 64 unseen captions x 2 noises, ODE, paired with the
+base model.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.options import TableOptions, chosen_rows, parse, run
+from harness.pairs import Change, changes
+from harness.results import figure, markdown_table, write_result
+from harness.variants import PolicyRow, policy_rows
+from harness.workspace import RECIPE, PolicyRun, Workspace
+from harness.yardstick import BASE, Yardstick
+from plots import draw
+
+from vggrpo.config import TrainSettings
+from vggrpo.training.trainer import VGGRPOTrainer
+
+NAME = "ablations"
+METRICS = (
+    "lgm/camera_motion",
+    "teacher/camera_motion",
+    "lgm/reprojection",
+    "teacher/reprojection",
+    "flow_jerk",
+    "camera_extent",
+    "flow_drift",
+)
+SHOWN_AS_RATIO = ("camera_extent", "flow_drift")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs the benchmark."""
+    options = parse(TableOptions, words, __doc__)
+    workspace = Workspace(options)
+    lgm = workspace.lgm()
+    recipe = workspace.policy_settings(lgm)
+    rows = chosen_rows(policy_rows(recipe), options.rows)
+    yardstick = Yardstick(workspace, lgm)
+    base = yardstick.measure(BASE, None)
+    figures = []
+    for row in rows:
+        same = row.trainer is VGGRPOTrainer and is_recipe(workspace, row, recipe)
+        runs = [
+            workspace.train_policy(lgm, seed=seed)
+            if same
+            else workspace.train_policy(lgm, row.name, seed, row.changes, row.trainer)
+            for seed in options.seeds
+        ]
+        policies = {run.settings.seed: yardstick.measure(run.name, run.lora) for run in runs}
+        figures.append(row_figures(row, same, runs, changes(base, policies, row.kind)))
+    settings = {"train": recipe, "evaluation": yardstick.settings, "seeds": options.seeds}
+    path = write_result(NAME, options, settings, {"n": len(base), "rows": figures}, as_text(figures))
+    draw(path)
+    return 0
+
+
+def is_recipe(workspace: Workspace, row: PolicyRow, recipe: TrainSettings) -> bool:
+    """Whether a row's value is the recipe's own. A floor that gates nothing is no difference."""
+    changed = workspace.policy_settings(recipe.lgm_path, changes=row.changes)
+    return changed.model_copy(update={"lgm_floor": recipe.lgm_floor}) == recipe
+
+
+def row_figures(
+    row: PolicyRow, is_the_recipe: bool, runs: Sequence[PolicyRun], table: Mapping[str, Change]
+) -> dict[str, Any]:
+    """Everything about one row."""
+    return {
+        "group": row.group,
+        "label": row.label,
+        "recipe": is_the_recipe,
+        "prompts": row.kind,
+        "overrides": {} if is_the_recipe else row.changes,
+        "changes": {name: table[name] for name in METRICS},
+        "alarms": {run.settings.seed: sorted({alarm["name"] for alarm in run.alarms}) for run in runs},
+        "seconds": {run.settings.seed: run.seconds for run in runs},
+    }
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as markdown."""
+    lines = []
+    for row in rows:
+        cells = []
+        for name in METRICS:
+            change: Change = row["changes"][name]
+            ratio = name in SHOWN_AS_RATIO
+            cells.append(figure(change.ratio, 2) if ratio else figure(change.change, 3, signed=True))
+        raised = [name for names in row["alarms"].values() for name in names]
+        told = ", ".join(f"{name} {raised.count(name)}/{len(row['alarms'])}" for name in sorted(set(raised)))
+        minutes = sum(row["seconds"].values()) / len(row["seconds"]) / 60
+        name = f"{row['group']}: {row['label']}" + (f" ({RECIPE})" if row["recipe"] else "")
+        lines.append([name, *cells, told or "none", f"{minutes:.1f}"])
+    columns = [f"{name} (share of the base's)" if name in SHOWN_AS_RATIO else name for name in METRICS]
+    return markdown_table(["row", *columns, "alarms", "minutes"], lines)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,102 @@
+"""Alarms of VGGRPO on the micro family: a poor latent geometry model must raise one, the recipe's must not.
+
+    python benchmarks/micro/alarm_experiment.py [--seeds 0] [--quick]
+
+The poor one has seen few real clips for a few steps and no generated ones, and is let in without a gate.
+Neither training stops on an alarm, so that both curves are whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.options import Options, parse, run
+from harness.pairs import Pairs
+from harness.results import markdown_table, write_result
+from harness.workspace import PolicyRun, Workspace
+from plots import draw
+
+from vggrpo.training.align import evaluations_so_far
+
+NAME = "alarm_experiment"
+POOR_LGM = {"real_clips": 64, "generated_clips": 0, "epochs": 1, "warmup_steps": 1}
+POOR_POLICY = {"lgm_floor": 0.0, "stop_on_alarm": False}
+GOOD, POOR = "good", "poor"
+REWARDS = ("camera_motion", "reprojection")
+SOURCES = ("lgm", "teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmOptions(Options):
+    """Options of the experiment."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the trainings of the policies."""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs the experiment; 0 whatever it finds."""
+    options = parse(AlarmOptions, words, __doc__)
+    workspace = Workspace(options)
+    poor_lgm = workspace.train_lgm("poor", changes=POOR_LGM)
+    good_lgm = workspace.lgm()
+    rows = []
+    for seed in options.seeds:
+        good = workspace.train_policy(good_lgm, seed=seed)
+        poor = workspace.train_policy(poor_lgm.model, "poor_lgm", seed, POOR_POLICY)
+        rows += [row_figures(GOOD, good), row_figures(POOR, poor)]
+    settings = {
+        "poor": {"train-lgm": POOR_LGM, "train": POOR_POLICY},
+        "train": workspace.policy_settings(good_lgm),
+    }
+    path = write_result(NAME, options, settings, {"rows": rows}, as_text(rows))
+    draw(path)
+    return 0
+
+
+def row_figures(lgm: str, policy: PolicyRun) -> dict[str, Any]:
+    """The curves and alarms of a training; an alarm must come before its end, or never."""
+    settings, alarms = policy.settings, policy.alarms
+    first = min((alarm["iteration"] for alarm in alarms), default=None)
+    base, *later = evaluations_so_far(settings, settings.iterations)
+    curve = []
+    for evaluated in later:
+        pairs = Pairs.of(base.records, [evaluated.records])
+        gains = {
+            f"{source}/{reward}": pairs.change(f"{source}/{reward}")
+            for reward in REWARDS
+            for source in SOURCES
+        }
+        curve.append({"iteration": evaluated.iteration, "gains": gains})
+    early = first is not None and first < settings.iterations
+    return {
+        "lgm": lgm,
+        "seed": settings.seed,
+        "iterations": settings.iterations,
+        "n": len(base.records),
+        "first_alarm": first,
+        "passed": early if lgm == POOR else first is None,
+        "alarms": alarms,
+        "curve": curve,
+        "seconds": policy.seconds,
+    }
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table and the alarms' sentences as markdown."""
+    lines = []
+    for row in rows:
+        names = ", ".join(sorted({alarm["name"] for alarm in row["alarms"]})) or "none"
+        first = "-" if row["first_alarm"] is None else f"{row['first_alarm']} of {row['iterations']}"
+        expected = "before the end" if row["lgm"] == POOR else "none"
+        verdict = "pass" if row["passed"] else "FAIL"
+        lines.append([row["lgm"], str(row["seed"]), expected, names, first, verdict])
+    sentences = [
+        f"- {row['lgm']}, seed {row['seed']}: {alarm['sentence']}" for row in rows for alarm in row["alarms"]
+    ]
+    header = ("latent geometry model", "seed", "alarm expected", "alarms raised", "first after iteration", "")
+    return "\n\n".join([markdown_table(header, lines), *(["\n".join(sentences)] if sentences else [])])
+
+
+if __name__ == "__main__":
+    run(main)

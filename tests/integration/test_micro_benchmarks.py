@@ -1,0 +1,85 @@
+"""Benchmarks of the micro family at tiny sizes, as a person runs them."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+from commands import captured
+
+from vggrpo.io import load_tensors, read_records
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "micro"
+LORA = "lora/pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    """Runs a script with one seed; all of them share their runs."""
+    output = tmp_path_factory.mktemp("benchmarks")
+
+    def run(name, *words):
+        script = importlib.import_module(name)
+        common = ["--quick", "--seeds", "0", "--threads", "1", "--output", str(output)]
+        outcome = captured(lambda: script.main([*common, *words]))
+        assert outcome.status == 0, outcome.err
+        return outcome, output / "quick"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield run
+
+
+@pytest.fixture(scope="module")
+def main_result(benchmark):
+    """The published figures, made once."""
+    return benchmark("main_result")
+
+
+def result(folder, name):
+    return json.loads((folder / "results" / f"{name}.json").read_text())
+
+
+def test_main_result_has_every_figure(main_result):
+    outcome, folder = main_result
+    content = result(folder, "main_result")
+    figures = content["figures"]
+    assert figures["n"] == {"ode-3": 8, "sde-3": 8}
+    for sampler, by_kind in figures["changes"].items():
+        assert {"all"} <= by_kind.keys() <= {"all", "static", "dynamic"}
+        change = by_kind["all"]["teacher/camera_motion"]
+        assert change["change"]["mean"] == pytest.approx(change["policy"]["mean"] - change["base"]["mean"])
+        assert change["seeds"]["0"] == change["change"]
+        names = {row["name"] for row in figures["checks"][sampler]}
+        assert {"camera path: share of the base's", "object presence: share of the base's"} <= names
+    assert figures["changes"]["ode-3"] != figures["changes"]["sde-3"]
+    assert figures["steady_real_flow_jerk"]["clips"] == 3
+    assert content["settings"]["train"]["output"].endswith("recipe/seed_0")
+    assert "| check" in outcome.out
+    assert (folder / "results" / "main_result.md").read_text() in outcome.out
+    assert (folder / "results" / "main_result.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_done_is_not_done_again(benchmark, main_result):
+    outcome, folder = main_result
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    before = result(folder, "main_result")
+    again, _ = benchmark("main_result")
+    assert "run " in outcome.out
+    assert "run " not in again.out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == kept
+    assert result(folder, "main_result")["figures"] == before["figures"]
+
+
+def test_the_control_differs_by_its_advantages_alone(benchmark, main_result):
+    outcome, folder = benchmark("ablations", "--rows", "control", "rewards")
+    rows = {row["label"]: row for row in result(folder, "ablations")["figures"]["rows"]}
+    assert [row["recipe"] for row in rows.values()] == [True, False, False, False]
+    recipe, control = folder / "train" / "recipe", folder / "train" / "control-shuffled_advantages"
+    assert (recipe / "seed_0" / LORA).is_file()
+    assert "recipe/seed_0" not in outcome.out
+    first, second = (read_records(run / "seed_0" / "metrics.jsonl") for run in (recipe, control))
+    rollouts = [next(record for record in records if "policy/loss" in record) for records in (first, second)]
+    assert rollouts[0]["reward/camera_motion/mean"] == rollouts[1]["reward/camera_motion/mean"]
+    ours, theirs = (load_tensors(run / "seed_0" / LORA) for run in (recipe, control))
+    assert any((ours[name] != theirs[name]).any() for name in ours)

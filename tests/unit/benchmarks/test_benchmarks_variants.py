@@ -1,0 +1,75 @@
+"""Every row of the ablations is a valid training that differs from the recipe in what it says."""
+
+import json
+
+import pytest
+from ablations import is_recipe
+from harness.options import Options
+from harness.variants import lgm_rows, policy_rows
+from harness.workspace import Workspace
+
+from vggrpo.config import LGMSettings, RunError
+from vggrpo.io.runs import settings_differences
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(Options(output=tmp_path))
+
+
+@pytest.fixture
+def recipe(workspace, tmp_path):
+    return workspace.policy_settings(tmp_path / "lgm")
+
+
+def test_policy_rows_are_valid_and_differ_by_what_they_say(workspace, recipe):
+    rows = policy_rows(recipe)
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        settings = workspace.policy_settings(recipe.lgm_path, row.name, 0, row.changes)
+        changed = {
+            line.split(":")[0] for line in settings_differences(recipe.model_dump(mode="json"), settings)
+        }
+        assert changed <= set(row.changes), row
+        assert is_recipe(workspace, row, recipe) == (changed <= {"lgm_floor"}), row
+
+
+def test_every_group_size_sees_as_many_samples(workspace, recipe):
+    sizes = {}
+    for row in policy_rows(recipe):
+        if row.group == "group_size":
+            settings = workspace.policy_settings(recipe.lgm_path, row.name, 0, row.changes)
+            sizes[settings.group_size] = settings.group_size * settings.prompts_per_rollout
+    assert sizes == dict.fromkeys((8, 16, 32, 64), recipe.group_size * recipe.prompts_per_rollout)
+
+
+def test_rows_with_other_reward_options_do_without_the_gate(workspace, recipe):
+    for row in policy_rows(recipe):
+        settings = workspace.policy_settings(recipe.lgm_path, row.name, 0, row.changes)
+        if settings.rewards != recipe.rewards:
+            assert settings.lgm_floor == 0, row
+
+
+def test_lgm_rows_are_valid_and_see_as_many_clips(workspace):
+    recipe = workspace.settings(LGMSettings, "train-lgm", "recipe", 0, {})
+    rows = lgm_rows(recipe, "E1", ["E0", "E1", "F"])
+    assert {row.changes.get("stitch_point") for row in rows} == {None, "E0", "F"}
+    clips = recipe.real_clips + recipe.generated_clips
+    for row in rows:
+        settings = workspace.settings(LGMSettings, "train-lgm", row.name, 0, row.changes)
+        assert settings.real_clips + settings.generated_clips == clips
+        assert (row.name == "recipe") == (not row.changes)
+
+
+def test_a_search_that_ends_at_an_end_is_trained_once(workspace):
+    recipe = workspace.settings(LGMSettings, "train-lgm", "recipe", 0, {})
+    stitched = [row for row in lgm_rows(recipe, "E0", ["E0", "E1", "F"]) if row.group == "stitch"]
+    assert [row.changes for row in stitched] == [{}, {"stitch_point": "F"}]
+
+
+def test_runs_of_other_weights_are_refused(workspace, tmp_path):
+    inputs = json.loads((tmp_path / "inputs.json").read_text())
+    inputs["geometry_model"] = {"model.safetensors": "0" * 64}
+    (tmp_path / "inputs.json").write_text(json.dumps(inputs))
+    with pytest.raises(RunError, match="another content of geometry_model"):
+        Workspace(Options(output=tmp_path))
