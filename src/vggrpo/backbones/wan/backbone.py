@@ -197,9 +197,7 @@ class WanBackbone(VideoBackbone):
                 f"sigma has shape {tuple(levels.shape)}, expected a number or one per sample, [{batch_size}]"
             )
         if self._predicts_clean and bool((levels <= 0).any()):
-            raise ValueError(
-                "sigma is 0, where a denoiser that predicts clean latents has no velocity"
-            )
+            raise ValueError("sigma is 0, where a denoiser that predicts clean latents has no velocity")
         levels = levels.float().expand(batch_size).to(latents.device)
         velocity = self._predict(latents, levels, prompt_embeds, "prompt_embeds")
         if cfg_scale == 1.0:
