@@ -26,31 +26,29 @@ def noise_table(tuning: NoiseTuning) -> Table:
     """A line a cell, the ODE first; the recommended one is marked with an asterisk, those beyond a tolerance
     are dim. Fits 80 columns, unless samples failed, which takes a column more.
     """
-    columns: dict[str, Callable[[NoiseRow], str]] = {
-        "": lambda row: "*" if row is tuning.recommended else "",
-        "kind": lambda row: row.cell.transition if row.cell.length else "ODE",
-        "a": lambda row: f"{row.cell.noise_scale:g}" if row.cell.length else "",
-        "steps": lambda row: _window(row) if row.cell.length else "",
-        "group\nstd": lambda row: _number(row.figures["score/std"].mean),
-        "explo-\nration": lambda row: _number(row.figures["exploration"].mean),
-        "\nloss": lambda row: _number(row.figures["loss"].mean),
-        "\nup to": lambda row: _number(row.figures["loss"].high),
-        "latent\nshift": lambda row: _number(row.figures["latent/shift"].mean, 3),
-        "\nup to ": lambda row: _number(row.figures["latent/shift"].high, 3),
-        "rough-\nness": lambda row: _number(row.figures["latent/roughness"].mean),
-        "ex-\ntreme": lambda row: _percent(row.figures["latent/extreme"].mean, 2),
-        "infor-\nmative": lambda row: _percent(row.figures["informative"].mean),
-    }
+    columns: list[tuple[str, Callable[[NoiseRow], str]]] = [
+        ("", lambda row: "*" if row is tuning.recommended else ""),
+        ("kind", lambda row: row.cell.transition if row.cell.length else "ODE"),
+        ("a", lambda row: f"{row.cell.noise_scale:g}" if row.cell.length else ""),
+        ("steps", lambda row: _window(row) if row.cell.length else ""),
+        ("group\nstd", lambda row: _number(row.figures["score/std"].mean)),
+        ("explo-\nration", lambda row: _number(row.figures["exploration"].mean)),
+        ("\nloss", lambda row: _number(row.figures["loss"].mean)),
+        ("\nup to", lambda row: _number(row.figures["loss"].high)),
+        ("latent\nshift", lambda row: _number(row.figures["latent/shift"].mean, 3)),
+        ("\nup to", lambda row: _number(row.figures["latent/shift"].high, 3)),
+        ("rough-\nness", lambda row: _number(row.figures["latent/roughness"].mean)),
+        ("ex-\ntreme", lambda row: _percent(row.figures["latent/extreme"].mean, 2)),
+        ("infor-\nmative", lambda row: _percent(row.figures["informative"].mean)),
+    ]
     if any(row.figures["invalid"].mean > 0 for row in tuning.rows):
-        columns["\nfailed"] = lambda row: _percent(row.figures["invalid"].mean)
+        columns.append(("\nfailed", lambda row: _percent(row.figures["invalid"].mean)))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    for heading in columns:
-        table.add_column(
-            heading.rstrip(" "), justify="left" if heading in ("", "kind") else "right", no_wrap=True
-        )
+    for heading, _ in columns:
+        table.add_column(heading, justify="left" if heading in ("", "kind") else "right", no_wrap=True)
     for row in tuning.rows:
         style = "" if tuning.within_tolerance(row) else "dim"
-        table.add_row(*(show(row) for show in columns.values()), style=style)
+        table.add_row(*(show(row) for _, show in columns), style=style)
     return table
 
 

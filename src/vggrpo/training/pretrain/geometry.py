@@ -111,8 +111,8 @@ class GeometryJob:
             for row, index in enumerate(batch):
                 self.window[index] = (clips.frames[row : row + 1], clips.geometry.take(slice(row, row + 1)))
         frames, scenes = zip(*(self.window[int(index)] for index in indices), strict=True)
-        batch = torch.cat(frames), SceneGeometry.concatenate(list(scenes))
-        return mirrored(*batch) if torch.rand(1, generator=generator) < 0.5 else batch
+        drawn = torch.cat(frames), SceneGeometry.concatenate(list(scenes))
+        return mirrored(*drawn) if torch.rand(1, generator=generator) < 0.5 else drawn
 
     def evaluate(self, step: int) -> dict[str, float]:
         frames = self.validation.frames.split(16)
