@@ -77,7 +77,7 @@ def test_the_control_differs_by_its_advantages_alone(benchmark, main_result):
     assert [row["recipe"] for row in rows.values()] == [True, False, False, False]
     recipe, control = folder / "train" / "recipe", folder / "train" / "control-shuffled_advantages"
     assert (recipe / "seed_0" / LORA).is_file()
-    assert "recipe/seed_0" not in outcome.out
+    assert "/train/recipe/seed_0" not in outcome.out
     first, second = (read_records(run / "seed_0" / "metrics.jsonl") for run in (recipe, control))
     rollouts = [next(record for record in records if "policy/loss" in record) for records in (first, second)]
     assert rollouts[0]["reward/camera_motion/mean"] == rollouts[1]["reward/camera_motion/mean"]

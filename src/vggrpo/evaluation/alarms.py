@@ -181,9 +181,10 @@ def kl_faults(
         means.append(float(np.mean(inside)) if inside else float("nan"))
     last, lasting = settings.evaluations, means[-settings.evaluations :]
     if len(lasting) == last and all(mean > settings.kl_limit for mean in lasting):
+        lasted = f", for {last} evaluations in a row" if last > 1 else ""
         words = (
-            f"the KL per step is {means[-1]:.3g} on average since the last evaluation, and was above "
-            f"{settings.kl_limit:g} between each two of the last {last + 1}"
+            f"the KL per step averages {means[-1]:.3g} since the evaluation before, above "
+            f"{settings.kl_limit:g}{lasted}"
         )
         return [Fault(KL_RUNAWAY, "policy/kl", words, {"kl": means[-1], "limit": settings.kl_limit})]
     if len(means) <= last:

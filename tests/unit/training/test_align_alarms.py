@@ -135,7 +135,7 @@ def test_stop_on_alarm_ends_the_run_with_a_checkpoint_and_a_resumed_run_does_the
     assert tiny.train("stopped", "--stop-on-alarm", *flags) == 3
     said = capsys.readouterr().err
     assert "stopped by an alarm, as stop_on_alarm asks" in said
-    assert "kl_runaway after 1 iterations: the KL per step is" in said
+    assert "kl_runaway after 1 iterations: the KL per step averages" in said
     verify_manifest(run / "checkpoints" / "step_000001")
     assert not (run / "lora").exists()
     assert [(entry["iteration"], entry["name"]) for entry in read_json(run / "alarms.json")] == [

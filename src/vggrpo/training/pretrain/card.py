@@ -24,6 +24,7 @@ class Measured:
 
     rows: Rows
     num_clips: int
+    num_faulty: int
     num_samples: int
     infer_steps: int
     cfg_scale: float
@@ -125,7 +126,9 @@ def geometry_card(name: str, folder: Path, trainings: Mapping[str, Training], me
             measurements(
                 measured,
                 "Views are the frames 0, 4, 8, ... that a video's latents stand for. Errors are against "
-                "exact geometry; rotations and translations are relative to the first view.",
+                "exact geometry; rotations and translations are relative to the first view. Faulty clips are "
+                f"{measured.num_faulty} scenes of that split, which the renderer warps, lets wobble or "
+                "covers with sliding textures.",
             ),
             limits(
                 "Scene flow is anchored to the first view: it says nothing about surfaces that appear later.",

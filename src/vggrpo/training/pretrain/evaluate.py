@@ -232,6 +232,7 @@ def measured(settings: WorldEvaluateSettings, rows: list[tuple[str, str]]) -> Me
     return Measured(
         rows,
         settings.num_clips,
+        settings.num_faulty,
         settings.num_samples,
         settings.infer_steps,
         settings.cfg_scale,
