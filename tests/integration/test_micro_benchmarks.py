@@ -75,7 +75,7 @@ def test_the_control_differs_by_its_advantages_alone(benchmark, main_result):
     outcome, folder = benchmark("ablations", "--rows", "control", "rewards")
     rows = {row["label"]: row for row in result(folder, "ablations")["figures"]["rows"]}
     assert [row["recipe"] for row in rows.values()] == [True, False, False, False]
-    recipe, control = folder / "train" / "recipe", folder / "train" / "control-shuffled_advantages"
+    recipe, control = folder / "train" / "recipe", folder / "train" / "control_shuffled_advantages"
     assert (recipe / "seed_0" / LORA).is_file()
     assert "/train/recipe/seed_0" not in outcome.out
     first, second = (read_records(run / "seed_0" / "metrics.jsonl") for run in (recipe, control))
