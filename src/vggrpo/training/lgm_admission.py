@@ -99,7 +99,7 @@ def _report(gate: LGMGate, settings: TrainSettings) -> str:
     verdicts = {}
     for name, agreement in gate.generated.rewards.items():
         passed = "passed" if _passes(agreement.share, floor) else "too low"
-        verdicts[name] = passed if name in counted else "not used"
+        verdicts[name] = "not used" if name not in counted else "not gated" if floor == 0 else passed
     frames, height, width = gate.clip
     return (
         f"gate of the latent geometry model in {settings.lgm_path} (clips of {gate.base_model}, {frames} "

@@ -137,7 +137,16 @@ def test_an_unknown_share_does_not_pass(judged: Judged) -> None:
     judged.write(generated=quality)
     with pytest.raises(ConfigError, match=r"reprojection .* is unknown \(0 clips measured, 3 failed"):
         judged.admit()
+
+
+def test_floor_0_admits_everything_and_calls_nothing_passed(
+    judged: Judged, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged.write(camera_motion=3.0)
     judged.admit(lgm_floor=0.0)
+    shown = capsys.readouterr().out
+    assert "not gated" in shown
+    assert "passed" not in shown
 
 
 @pytest.mark.parametrize("floor", [0.5, 0.0])
