@@ -37,8 +37,8 @@ def noise_table(tuning: NoiseTuning) -> Table:
         ("\nup to", lambda row: _number(row.figures["loss"].high)),
         ("latent\nshift", lambda row: _number(row.figures["latent/shift"].mean, 3)),
         ("\nup to", lambda row: _number(row.figures["latent/shift"].high, 3)),
-        ("rough-\nness", lambda row: _number(row.figures["latent/roughness"].mean)),
-        ("ex-\ntreme", lambda row: _percent(row.figures["latent/extreme"].mean, 2)),
+        ("\nrough", lambda row: _number(row.figures["latent/roughness"].mean)),
+        ("ex-\ntreme", lambda row: _percent(row.figures["latent/extreme"].mean, 1)),
         ("infor-\nmative", lambda row: _percent(row.figures["informative"].mean)),
     ]
     if any(row.figures["invalid"].mean > 0 for row in tuning.rows):
