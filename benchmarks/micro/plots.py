@@ -147,6 +147,7 @@ def lgm_ablation(figures: Figures, path: Path) -> None:
         forest(axes, labels, [shares], title, references=(GATE_SHARE,))
     aucs = Series([interval(row["steady_shaky_auc"]) for row in rows], LGM)
     forest(panels[2], labels, [aucs], "steady-shaky AUC, real clips", references=(GATE_AUC,))
+    panels[2].plot([], [], color="grey", linestyle=":", label="bar")
     _separate_groups(panels, [row["group"] for row in rows])
     save(figure, path)
 
@@ -249,8 +250,14 @@ def save(figure: Figure, path: Path) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if handles:
-        place = {"loc": "outside lower center", "ncols": len(handles)}
-        figure.legend(list(handles.values()), list(handles), fontsize=8.5, frameon=False, **place)
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=len(handles),
+            fontsize=8.5,
+            frameon=False,
+        )
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=140)
 
