@@ -1,9 +1,9 @@
 """Settings of the commands that train a family of base models on the procedural world."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vggrpo.config.base import RunSettings, Settings
 
@@ -33,7 +33,15 @@ class LoopSettings(Settings):
     @property
     def last_step(self) -> int:
         """The number of steps that are made."""
-        return self.steps if self.stop_after is None else min(self.stop_after, self.steps)
+        return self.steps if self.stop_after is None else self.stop_after
+
+    @model_validator(mode="after")
+    def _stops_in_time(self) -> Self:
+        if self.stop_after is not None and self.stop_after > self.steps:
+            raise ValueError(
+                f"stop_after is {self.stop_after}, but there are only {self.steps} steps; leave it unset"
+            )
+        return self
 
 
 class ClipSettings(Settings):
@@ -123,6 +131,19 @@ class GeometrySettings(PretrainSettings):
     clip_window: PositiveInt = Field(1024, description="clips of the world among which a step draws")
     fresh_clips: PositiveInt = Field(2, description="clips by which that window moves on each step")
 
+    @model_validator(mode="after")
+    def _guided_heads_exist(self) -> Self:
+        depth, heads = self.architecture.multi_view_depth, self.architecture.multi_view_heads
+        wrong = [block for block in self.matching_blocks if block % 2 or block >= depth]
+        if wrong:
+            raise ValueError(
+                f"matching_blocks names {', '.join(map(str, wrong))}, but the global blocks of a multi-view "
+                f"transformer of {depth} blocks are the even numbers below {depth}"
+            )
+        if heads < 2:
+            raise ValueError(f"multi_view_heads is {heads}, but two heads are guided: give 2 or more")
+        return self
+
 
 class TransformerArchitecture(Settings):
     """Arguments of diffusers' WanTransformer3DModel, and of the small text encoder beside it."""
@@ -158,3 +179,12 @@ class VideoSettings(PretrainSettings):
     )
     muon_lr: PositiveFloat = Field(0.02, description="peak learning rate of Muon on the matrices")
     caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions replaced by the empty one")
+
+    @model_validator(mode="after")
+    def _ends_on_clips(self) -> Self:
+        if self.image_steps >= self.loop.last_step:
+            raise ValueError(
+                f"image_steps is {self.image_steps}, but the training has {self.loop.last_step} steps: none "
+                "would see a clip"
+            )
+        return self

@@ -15,6 +15,7 @@ from vggrpo.geometry import (
     unproject,
 )
 from vggrpo.lgm import agreement
+from vggrpo.lgm.quality import agreement_where_seen
 
 
 def scene(batch: int = 2, views: int = 4, height: int = 5, width: int = 6) -> SceneGeometry:
@@ -136,3 +137,16 @@ class TestBadInput:
         depth[1] = 0
         with pytest.raises(ValueError, match=r"no surface in scenes \[1\]"):
             agreement(teacher, replace(teacher, depth_z=depth))
+
+
+def test_blind_scenes_have_no_agreement_and_leave_the_others_alone() -> None:
+    teacher = scene()
+    student = replace(teacher, depth_z=1.1 * teacher.depth_z)
+    depth = teacher.depth_z.clone()
+    depth[1] = torch.nan
+    errors = agreement_where_seen(student, replace(teacher, depth_z=depth))
+    for name, expected in agreement(student, teacher).items():
+        assert errors[name][1].isnan(), name
+        torch.testing.assert_close(errors[name][0], expected[0])
+    with pytest.raises(ValueError, match="sees no surface in scenes"):
+        agreement(student, replace(teacher, depth_z=depth))

@@ -86,3 +86,11 @@ def test_it_trains():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.02 * losses[0]
+
+
+def test_half_precision_iterations_stay_close():
+    matrix = torch.randn(24, 60, generator=torch.Generator().manual_seed(0))
+    exact, half = orthogonalise(matrix), orthogonalise(matrix, dtype=torch.bfloat16)
+    assert half.dtype == torch.float32
+    assert not torch.equal(exact, half)
+    assert (exact - half).norm() < 0.1 * exact.norm()

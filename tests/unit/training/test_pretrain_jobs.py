@@ -14,7 +14,7 @@ from vggrpo.io import read_records
 from vggrpo.training.pretrain.geometry import GeometryJob, camera_loss, train_geometry, true_rays
 from vggrpo.training.pretrain.pool import ClipPool, to_float, to_uint8
 from vggrpo.training.pretrain.vae import VAEJob, psnr, random_crops, train_vae
-from vggrpo.training.pretrain.video import train_video
+from vggrpo.training.pretrain.video import VideoJob, train_video
 from vggrpo.world import render_clips, sample_scene
 
 CLIPS = {"num_frames": 5, "height": 16, "width": 16}
@@ -242,3 +242,91 @@ def test_rays_hit_the_points():
     seen = truth.depth_z > 0
     directions = torch.nn.functional.normalize(points, dim=-1)
     torch.testing.assert_close(directions[seen], rays[seen], rtol=1e-3, atol=1e-3)
+
+
+def test_a_training_may_start_from_a_model(tmp_path, vae_run):
+    settings = vae_settings(tmp_path / "again", init=vae_run[1], loop=loop(steps=1, lr=1e-9), muon_lr=1e-9)
+    started, scratch = load_vae(train_vae(settings)), VAEJob(vae_settings(tmp_path / "scratch")).vae
+    for name, weight in load_vae(vae_run[1]).state_dict().items():
+        torch.testing.assert_close(started.state_dict()[name], weight, rtol=0, atol=1e-6)
+    assert any(
+        not torch.allclose(weight, started.state_dict()[name])
+        for name, weight in scratch.state_dict().items()
+    )
+
+
+def test_a_start_of_other_dimensions_leaves_no_run(tmp_path, vae_run):
+    architecture = {"base_dim": 4, "dim_mult": [1, 2, 2], "z_dim": 6}
+    with pytest.raises(ConfigError, match=r"init is .* differs from the settings' architecture in"):
+        train_vae(vae_settings(tmp_path / "run", init=vae_run[1], architecture=architecture))
+    assert not (tmp_path / "run").exists()
+
+
+def test_geometry_and_video_may_start_from_a_model(tmp_path, vae_run):
+    folder = train_geometry(geometry_settings(tmp_path / "first"))
+    slow = {"loop": loop(steps=1, lr=1e-9), "muon_lr": 1e-9}
+    again = train_geometry(geometry_settings(tmp_path / "again", init=folder, first_clip=40, **slow))
+    frames = torch.rand(1, 2, 16, 16, 3)
+    first, second = (load_geometry_backbone(model)(frames).depth_z for model in (folder, again))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+    wider = geometry_settings(tmp_path).architecture.model_dump() | {"scale_dim": 12}
+    other = geometry_settings(tmp_path / "wider", init=folder, architecture=wider)
+    with pytest.raises(ConfigError, match="differs from the settings' architecture"):
+        train_geometry(other)
+
+    pipeline = train_video(video_settings(tmp_path / "video", vae_run[1]))
+    slow["loop"] = loop(steps=1, lr=1e-9, ema_decay=0.9)
+    longer = train_video(video_settings(tmp_path / "longer", vae_run[1], init=pipeline, **slow))
+    one, two = (load_video_backbone(model).transformer.state_dict() for model in (pipeline, longer))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-3)
+    clean = video_settings(tmp_path / "clean", vae_run[1], init=pipeline, prediction="clean")
+    with pytest.raises(ConfigError, match="has learnt to predict the velocity, but prediction is clean"):
+        train_video(clean)
+
+
+def test_a_training_may_stop_before_its_schedule_ends(tmp_path):
+    train_vae(vae_settings(tmp_path / "run", loop=loop(steps=6, stop_after=2)))
+    assert read_records(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == 2
+    with pytest.raises(ValueError, match="stop_after is 7, but there are only 6 steps"):
+        vae_settings(tmp_path, loop=loop(steps=6, stop_after=7))
+
+
+def test_pictures_come_before_clips(tmp_path, vae_run):
+    settings = video_settings(tmp_path, vae_run[1], image_steps=2, image_batch_size=3)
+    job = VideoJob(settings, load_vae(vae_run[1]), tmp_path / "cache", tmp_path / "samples")
+    seen = []
+    job.transformer.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    for step in range(3):
+        job.loss(step)
+    assert [(shape[0], shape[2]) for shape in seen] == [(3, 1), (3, 1), (2, 2)]
+    with pytest.raises(ValueError, match="image_steps is 4, but the training has 4 steps"):
+        video_settings(tmp_path, vae_run[1], image_steps=4)
+
+
+def test_a_denoiser_of_clean_latents_says_so(tmp_path, vae_run):
+    settings = video_settings(tmp_path / "run", vae_run[1], prediction="clean")
+    job = VideoJob(settings, load_vae(vae_run[1]), tmp_path / "cache", tmp_path / "samples")
+    losses = losses_of_repeated_step(job, 30)
+    assert losses[-1] < 0.8 * losses[0]
+    assert load_video_backbone(train_video(settings)).predicts_clean
+
+
+def test_heads_are_trained_by_the_optimizer_that_the_settings_name(tmp_path):
+    job = GeometryJob(geometry_settings(tmp_path, adamw_heads=["pose_head"]))
+    muon, adamw = ({id(p) for group in o.param_groups for p in group["params"]} for o in job.optimizers())
+    assert id(job.model.network.pose_head.fc1.weight) in adamw
+    assert id(job.model.network.scene_flow_head.regressor.conv2.weight) in muon
+    assert id(job.guide.tokens.weight) in adamw
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"matching_blocks": [1]}, "matching_blocks names 1, but the global blocks"),
+        ({"matching_blocks": [2, 4]}, "even numbers below 4"),
+    ],
+)
+def test_heads_to_guide_are_checked_with_the_settings(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        geometry_settings(tmp_path, **changes)

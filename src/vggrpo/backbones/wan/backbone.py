@@ -77,7 +77,8 @@ class WanBackbone(VideoBackbone):
         self._check_pipeline()
         scheduler = self.source.config("scheduler")
         own_shift = configured_flow_shift(scheduler)
-        self._predicts_clean = predicts_clean_latents(scheduler)
+        self.predicts_clean = predicts_clean_latents(scheduler)
+        """Whether the denoiser predicts clean latents; `velocity` returns velocities all the same."""
         self.flow_shift = own_shift if flow_shift is None else flow_shift
         denoiser = self.source.config("transformer")
         self._patch_size: tuple[int, int, int] = tuple(denoiser["patch_size"])
@@ -118,7 +119,7 @@ class WanBackbone(VideoBackbone):
             "autoencoder": self.latent_spec.fingerprint,
             "text_encoder": self.text_fingerprint,
             "flow_shift": self.flow_shift,
-            "prediction": "clean" if self._predicts_clean else "velocity",
+            "prediction": "clean" if self.predicts_clean else "velocity",
             "precision": self.precision,
             "weight_dtype": str(self.weight_dtype).removeprefix("torch."),
         }
@@ -196,7 +197,7 @@ class WanBackbone(VideoBackbone):
             raise ValueError(
                 f"sigma has shape {tuple(levels.shape)}, expected a number or one per sample, [{batch_size}]"
             )
-        if self._predicts_clean and bool((levels <= 0).any()):
+        if self.predicts_clean and bool((levels <= 0).any()):
             raise ValueError("sigma is 0, where a denoiser that predicts clean latents has no velocity")
         levels = levels.float().expand(batch_size).to(latents.device)
         velocity = self._predict(latents, levels, prompt_embeds, "prompt_embeds")
@@ -219,7 +220,7 @@ class WanBackbone(VideoBackbone):
         enabled = self.precision == "bfloat16"
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=enabled):
             prediction = self.transformer(latents, 1000 * sigma, embeds, return_dict=False)[0].float()
-        if not self._predicts_clean:
+        if not self.predicts_clean:
             return prediction
         return (latents.float() - prediction) / sigma.view(-1, 1, 1, 1, 1)
 

@@ -30,7 +30,7 @@ from vggrpo.training.loop import run_job
 from vggrpo.training.muon import muon_and_adamw
 from vggrpo.training.optim import parameter_group
 from vggrpo.training.pretrain.guidance import GeometryGuide, mirrored
-from vggrpo.training.pretrain.initial import start_from
+from vggrpo.training.pretrain.initial import require_same_architecture
 from vggrpo.training.pretrain.pool import RENDER_BATCH
 from vggrpo.training.runtime import autocast, prepare
 from vggrpo.world import WorldClips, render_clips, sample_scene
@@ -57,7 +57,7 @@ class GeometryJob:
 
     name = "train geometry model"
 
-    def __init__(self, settings: GeometrySettings) -> None:
+    def __init__(self, settings: GeometrySettings, initial: Any4D | None = None) -> None:
         self.settings = settings
         torch.manual_seed(settings.seed)
         self.model = Any4D(any4d_config(settings.architecture))
@@ -65,8 +65,8 @@ class GeometryJob:
         self.window: dict[int, tuple[Tensor, SceneGeometry]] = {}
         self.model.network.float32_heads = settings.precision == "float32"
         reset_parameters(self.model.network, depth=self.validation.geometry.depth_z.log().mean().exp().item())
-        if settings.init is not None:
-            start_from(self.model.network, Any4D.from_pretrained(settings.init).network, settings.init)
+        if initial is not None:
+            self.model.network.load_state_dict(initial.network.state_dict())
         self.guide = GeometryGuide(self.model.network, settings.matching_blocks)
 
     def modules(self) -> Mapping[str, nn.Module]:
@@ -133,14 +133,31 @@ class GeometryJob:
 
 
 def train_geometry(settings: GeometrySettings) -> Path:
-    """Trains, and writes the geometry folder `<output>/model`."""
+    """Trains, and writes the geometry folder `<output>/model`.
+
+    Raises:
+        ConfigError: if `init` has another architecture.
+        FileNotFoundError: if `init` holds no geometry model.
+    """
+    initial = initial_geometry(settings)
     prepare(settings)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
-    job = GeometryJob(settings)
+    job = GeometryJob(settings, initial)
     run_job(job, run, settings.loop)
     with atomic_folder(settings.output / "model", replace=True) as folder:
         job.model.save_pretrained(folder)
     return settings.output / "model"
+
+
+def initial_geometry(settings: GeometrySettings) -> Any4D | None:
+    """The model in `init`, if that is set."""
+    if settings.init is None:
+        return None
+    initial = Any4D.from_pretrained(settings.init)
+    with torch.device("meta"):
+        untrained = Any4D(any4d_config(settings.architecture))
+    require_same_architecture(untrained.network, initial.network, settings.init)
+    return initial
 
 
 def any4d_config(architecture: GeometryArchitecture) -> Any4DConfig:

@@ -7,8 +7,10 @@ from torch import nn
 from vggrpo.config import ConfigError
 
 
-def start_from(module: nn.Module, source: nn.Module, folder: Path) -> None:
-    """Copies the weights of `source`, which was loaded from `folder`, into `module`.
+def require_same_architecture(module: nn.Module, source: nn.Module, folder: Path) -> None:
+    """Makes sure that the weights of `source`, which was loaded from `folder`, fit into `module`.
+
+    `module` may be on the meta device: a check before any work starts.
 
     Raises:
         ConfigError: if the two differ in their layers or dimensions.
@@ -23,4 +25,3 @@ def start_from(module: nn.Module, source: nn.Module, folder: Path) -> None:
             f"{len(different)} tensors, the first {name}: {given.get(name, 'absent')} there, "
             f"{wanted.get(name, 'absent')} here. Give the architecture that it was trained with"
         )
-    module.load_state_dict(source.state_dict())

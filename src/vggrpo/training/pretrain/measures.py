@@ -16,7 +16,9 @@ from vggrpo.rewards import SceneReward
 from vggrpo.training.pretrain.teacher import Teacher
 from vggrpo.world import WorldClips
 
-SIGMA_BANDS = ((0.0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
+SIGMA_BANDS = ((0.05, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
+"""The first starts where samplers take their last step, at about .06 in 50 steps: towards 0 the velocity of a
+denoiser that predicts clean latents, (x - x0) / sigma, has no bound."""
 SOURCES = ("real", "autoencoded")
 """The world's clips as they are, and after the autoencoder, which generated clips also come through."""
 

@@ -18,7 +18,7 @@ from vggrpo.config.pretrain import VAESettings
 from vggrpo.io import RunFolder, atomic_folder, make_generator
 from vggrpo.training.loop import run_job
 from vggrpo.training.muon import muon_and_adamw
-from vggrpo.training.pretrain.initial import start_from
+from vggrpo.training.pretrain.initial import require_same_architecture
 from vggrpo.training.pretrain.pool import ClipPool, to_float
 from vggrpo.training.runtime import autocast, prepare
 from vggrpo.world.micro import MicroVAEConfig, build_vae, set_latent_statistics
@@ -32,12 +32,12 @@ class VAEJob:
 
     name = "train VAE"
 
-    def __init__(self, settings: VAESettings) -> None:
+    def __init__(self, settings: VAESettings, initial: AutoencoderKLWan | None = None) -> None:
         self.settings = settings
         torch.manual_seed(settings.seed)
-        self.vae: AutoencoderKLWan = build_vae(MicroVAEConfig(**settings.architecture.model_dump()))
-        if settings.init is not None:
-            start_from(self.vae, load_vae(settings.init), settings.init)
+        self.vae = untrained_vae(settings)
+        if initial is not None:
+            self.vae.load_state_dict(initial.state_dict())
         self.train_clips = ClipPool("train", settings.num_clips, settings.clips)
         self.validation_clips = ClipPool("validation", VALIDATION_CLIPS, settings.clips)
 
@@ -89,17 +89,35 @@ def train_vae(settings: VAESettings) -> Path:
     """Trains, measures the latents' statistics, and writes the diffusers folder `<output>/model`.
 
     Raises:
-        ConfigError: if crops or clips do not fit the autoencoder's strides, or crops are larger than clips.
+        ConfigError: if crops or clips do not fit the autoencoder's strides, crops are larger than clips, or
+            `init` has another architecture.
+        FileNotFoundError: if `init` holds no autoencoder.
     """
     check_sizes(settings)
+    initial = initial_vae(settings)
     prepare(settings)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
-    job = VAEJob(settings)
+    job = VAEJob(settings, initial)
     run_job(job, run, settings.loop)
     set_latent_statistics(job.vae, *job.latent_statistics())
     with atomic_folder(settings.output / "model", replace=True) as folder:
         job.vae.save_pretrained(folder)
     return settings.output / "model"
+
+
+def untrained_vae(settings: VAESettings) -> AutoencoderKLWan:
+    """The autoencoder before its training."""
+    return build_vae(MicroVAEConfig(**settings.architecture.model_dump()))
+
+
+def initial_vae(settings: VAESettings) -> AutoencoderKLWan | None:
+    """The autoencoder in `init`, if that is set."""
+    if settings.init is None:
+        return None
+    initial = load_vae(settings.init)
+    with torch.device("meta"):
+        require_same_architecture(untrained_vae(settings), initial, settings.init)
+    return initial
 
 
 def check_sizes(settings: VAESettings) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import UMT5EncoderModel
 
 from vggrpo.backbones.wan import (
     WanBackbone,
@@ -16,6 +17,7 @@ from vggrpo.backbones.wan import (
     load_vae,
     normalise_latents,
 )
+from vggrpo.config import ConfigError
 from vggrpo.config.pretrain import VideoSettings
 from vggrpo.flow import SigmaSchedule, ode_step
 from vggrpo.io import (
@@ -30,7 +32,7 @@ from vggrpo.io import (
 from vggrpo.training.loop import run_job
 from vggrpo.training.muon import muon_and_adamw
 from vggrpo.training.pretrain.contact_sheet import draw_contact_sheet
-from vggrpo.training.pretrain.initial import start_from
+from vggrpo.training.pretrain.initial import require_same_architecture
 from vggrpo.training.pretrain.pool import RENDER_BATCH
 from vggrpo.training.runtime import autocast, prepare
 from vggrpo.world import VOCABULARY, render_clips, sample_scene
@@ -54,23 +56,22 @@ class VideoJob:
 
     name = "train video model"
 
-    def __init__(self, settings: VideoSettings, vae: AutoencoderKLWan, cache: Path, samples: Path) -> None:
+    def __init__(
+        self,
+        settings: VideoSettings,
+        vae: AutoencoderKLWan,
+        cache: Path,
+        samples: Path,
+        initial: WanBackbone | None = None,
+    ) -> None:
         """`cache`: folder of the encoded clips; `samples`: folder of the contact sheets."""
         self.settings, self.vae, self.samples = settings, vae, samples
         torch.manual_seed(settings.seed)
-        arch = settings.architecture
-        self.tokenizer = build_tokenizer(VOCABULARY, arch.text_length)
-        self.text_encoder = build_text_encoder(
-            len(self.tokenizer), MicroTextConfig(d_model=arch.text_dim, num_layers=arch.text_layers)
-        )
-        dimensions = arch.model_dump(include=set(MicroTransformerConfig.__dataclass_fields__))
-        self.transformer = build_transformer(
-            vae.config.z_dim, arch.text_dim, MicroTransformerConfig(**dimensions)
-        )
-        if settings.init is not None:
-            earlier = WanBackbone(settings.init)
-            start_from(self.transformer, earlier.transformer, settings.init)
-            start_from(self.text_encoder, earlier.text_encoder, settings.init)
+        self.tokenizer = build_tokenizer(VOCABULARY, settings.architecture.text_length)
+        self.text_encoder, self.transformer = untrained_models(settings, vae)
+        if initial is not None:
+            self.transformer.load_state_dict(initial.transformer.state_dict())
+            self.text_encoder.load_state_dict(initial.text_encoder.state_dict())
         self.latents = cached_latents(cache, "train", settings.num_clips, settings, vae)
         self.validation_latents = cached_latents(cache, "validation", VALIDATION_CLIPS, settings, vae)
         self.captions = [sample_scene("train", i).caption for i in range(settings.num_clips)]
@@ -144,12 +145,14 @@ def train_video(settings: VideoSettings) -> Path:
     """Trains, and writes the complete diffusers WanPipeline folder `<output>/model`, weights in float16.
 
     Raises:
-        FileNotFoundError: if `settings.vae` is not the folder of an autoencoder.
+        ConfigError: if `init` has another architecture, or predicts something else than the settings say.
+        FileNotFoundError: if `vae` holds no autoencoder, or `init` no pipeline.
     """
     prepare(settings)
     vae = load_vae(settings.vae)
+    initial = initial_pipeline(settings, vae)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
-    job = VideoJob(settings, vae, settings.output / "cache", run.samples)
+    job = VideoJob(settings, vae, settings.output / "cache", run.samples, initial)
     run_job(job, run, settings.loop)
     with atomic_folder(settings.output / "model", replace=True) as folder:
         save_pipeline(
@@ -162,6 +165,40 @@ def train_video(settings: VideoSettings) -> Path:
             storage_dtype=torch.float16,
         )
     return settings.output / "model"
+
+
+def untrained_models(
+    settings: VideoSettings, vae: AutoencoderKLWan
+) -> tuple[UMT5EncoderModel, WanTransformer3DModel]:
+    """Text encoder and denoiser before their training."""
+    architecture = settings.architecture
+    tokenizer = build_tokenizer(VOCABULARY, architecture.text_length)
+    text_encoder = build_text_encoder(
+        len(tokenizer), MicroTextConfig(d_model=architecture.text_dim, num_layers=architecture.text_layers)
+    )
+    dimensions = architecture.model_dump(include=set(MicroTransformerConfig.__dataclass_fields__))
+    transformer = build_transformer(
+        vae.config.z_dim, architecture.text_dim, MicroTransformerConfig(**dimensions)
+    )
+    return text_encoder, transformer
+
+
+def initial_pipeline(settings: VideoSettings, vae: AutoencoderKLWan) -> WanBackbone | None:
+    """The pipeline in `init`, if that is set; its denoiser must predict what the settings' does."""
+    if settings.init is None:
+        return None
+    initial = WanBackbone(settings.init)
+    predicts = "clean" if initial.predicts_clean else "velocity"
+    if predicts != settings.prediction:
+        raise ConfigError(
+            f"init is {settings.init}, whose denoiser has learnt to predict the {predicts}, but prediction "
+            f"is {settings.prediction}: set it to {predicts}"
+        )
+    with torch.device("meta"):
+        text_encoder, transformer = untrained_models(settings, vae)
+    require_same_architecture(transformer, initial.transformer, settings.init)
+    require_same_architecture(text_encoder, initial.text_encoder, settings.init)
+    return initial
 
 
 @torch.no_grad()
