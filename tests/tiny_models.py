@@ -2,10 +2,31 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from vggrpo.backbones.any4d import Any4DConfig
 from vggrpo.backbones.vggt import VGGT, VGGTConfig
+
+
+def tiny_any4d_config(**changes: Any) -> Any4DConfig:
+    """The smallest Any4D that has everything: two encoder and four multi-view blocks, patches of 8 pixels."""
+    values = {
+        "patch_size": 8,
+        "encoder_dim": 16,
+        "encoder_depth": 2,
+        "encoder_heads": 2,
+        "position_grid": 4,
+        "multi_view_dim": 16,
+        "multi_view_depth": 4,
+        "multi_view_heads": 2,
+        "multi_view_hooks": (1, 2),
+        "dpt_features": 8,
+        "dpt_layer_dims": (4, 8, 8, 8),
+        "scale_dim": 8,
+    }
+    return Any4DConfig(**(values | changes))
 
 
 def tiny_vggt() -> VGGT:

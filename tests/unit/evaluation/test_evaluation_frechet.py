@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from vggrpo.backbones.any4d import Any4D, Any4DConfig
+from tiny_models import tiny_any4d_config
+from vggrpo.backbones.any4d import Any4D
 from vggrpo.evaluation import (
     PrincipalComponents,
     clip_features,
@@ -107,22 +108,7 @@ def test_scale_runs_from_one_end_to_the_other() -> None:
 
 @pytest.fixture(scope="module")
 def geometry() -> Any4D:
-    model = Any4D(
-        Any4DConfig(
-            patch_size=8,
-            encoder_dim=16,
-            encoder_depth=2,
-            encoder_heads=2,
-            multi_view_dim=16,
-            multi_view_depth=4,
-            multi_view_heads=2,
-            multi_view_hooks=(1, 2),
-            dpt_features=8,
-            dpt_layer_dims=(4, 8, 8, 8),
-            position_grid=4,
-            scale_dim=8,
-        )
-    )
+    model = Any4D(tiny_any4d_config())
     model.reset_parameters(depth=3.0, generator=torch.Generator().manual_seed(0))
     return model.eval()
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tiny_models import tiny_any4d_config
 from vggrpo.backbones import VideoBackbone, load_video_backbone
-from vggrpo.backbones.any4d import Any4D, Any4DConfig
+from vggrpo.backbones.any4d import Any4D
 from vggrpo.data import Prompt
 from vggrpo.evaluation import (
     EvaluationRecords,
@@ -42,20 +43,7 @@ MakeEvaluator = Callable[..., HeldOutEvaluator]
 
 
 def small_any4d() -> Any4D:
-    config = Any4DConfig(
-        patch_size=8,
-        encoder_dim=16,
-        encoder_depth=1,
-        encoder_heads=2,
-        multi_view_dim=16,
-        multi_view_depth=4,
-        multi_view_heads=2,
-        multi_view_hooks=(1, 2),
-        dpt_features=8,
-        dpt_layer_dims=(4, 4, 8, 8),
-        position_grid=4,
-        scale_dim=8,
-    )
+    config = tiny_any4d_config(encoder_depth=1, dpt_layer_dims=(4, 4, 8, 8))
     model = Any4D(config)
     generator = torch.Generator().manual_seed(3)
     model.reset_parameters(depth=3.0, generator=generator)

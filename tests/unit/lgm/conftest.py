@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tiny_models import tiny_any4d_config
 from vggrpo.backbones import GeometryBackbone, LatentSpec
-from vggrpo.backbones.any4d import Any4D, Any4DConfig, reset_parameters
+from vggrpo.backbones.any4d import Any4D, reset_parameters
 
 CHANNELS = 3
 PATCH = 4
@@ -27,20 +28,7 @@ def make_backbone() -> MakeBackbone:
     """The same small Any4D, built anew at every call (a latent geometry model takes its backbone over)."""
 
     def make() -> GeometryBackbone:
-        config = Any4DConfig(
-            patch_size=PATCH,
-            encoder_dim=16,
-            encoder_depth=2,
-            encoder_heads=2,
-            position_grid=4,
-            multi_view_dim=16,
-            multi_view_depth=4,
-            multi_view_heads=2,
-            multi_view_hooks=(1, 2),
-            dpt_features=8,
-            dpt_layer_dims=(6, 6, 8, 8),
-            scale_dim=8,
-        )
+        config = tiny_any4d_config(patch_size=PATCH, dpt_layer_dims=(6, 6, 8, 8))
         backbone = Any4D(config)
         generator = torch.Generator().manual_seed(7)
         reset_parameters(backbone.network, depth=3.0, generator=generator)

@@ -14,8 +14,9 @@ import yaml
 from matplotlib.image import imread
 from torch.nn.functional import normalize
 
+from tiny_models import tiny_any4d_config
 from vggrpo.backbones import load_video_backbone
-from vggrpo.backbones.any4d import Any4D, Any4DConfig, reset_parameters
+from vggrpo.backbones.any4d import Any4D, reset_parameters
 from vggrpo.cli.main import main
 from vggrpo.config import RewardSettings
 from vggrpo.data import load_prompts
@@ -36,20 +37,7 @@ def lgm(tmp_path_factory, tiny_pipeline):
     """The folder of a latent geometry model on the tiny pipeline's latents that has only learnt to see
     through a pinhole: without, its rewards would fail.
     """
-    config = Any4DConfig(
-        patch_size=4,
-        encoder_dim=16,
-        encoder_depth=2,
-        encoder_heads=2,
-        position_grid=4,
-        multi_view_dim=16,
-        multi_view_depth=4,
-        multi_view_heads=2,
-        multi_view_hooks=(1, 2),
-        dpt_features=8,
-        dpt_layer_dims=(6, 6, 8, 8),
-        scale_dim=8,
-    )
+    config = tiny_any4d_config(patch_size=4, dpt_layer_dims=(6, 6, 8, 8))
     geometry, generator = Any4D(config), torch.Generator().manual_seed(7)
     reset_parameters(geometry.network, depth=3.0, generator=generator)
     with torch.no_grad():

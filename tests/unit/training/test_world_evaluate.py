@@ -12,8 +12,9 @@ import yaml
 from matplotlib.image import imread
 from safetensors.torch import load_file
 
+from tiny_models import tiny_any4d_config
 from vggrpo.backbones import load_video_backbone
-from vggrpo.backbones.any4d import Any4D, Any4DConfig
+from vggrpo.backbones.any4d import Any4D
 from vggrpo.cli.main import main
 from vggrpo.config import (
     ConfigError,
@@ -46,22 +47,7 @@ COUNTS += ("--num-faulty", "3", "--num-frechet", "5")
 
 def save_geometry(folder: Path, patch_size: int) -> Path:
     """A small Any4D of random weights."""
-    model = Any4D(
-        Any4DConfig(
-            patch_size=patch_size,
-            encoder_dim=16,
-            encoder_depth=2,
-            encoder_heads=2,
-            multi_view_dim=16,
-            multi_view_depth=4,
-            multi_view_heads=2,
-            multi_view_hooks=(1, 2),
-            dpt_features=8,
-            dpt_layer_dims=(4, 8, 8, 8),
-            position_grid=4,
-            scale_dim=8,
-        )
-    )
+    model = Any4D(tiny_any4d_config(patch_size=patch_size))
     generator = torch.Generator().manual_seed(0)
     model.reset_parameters(depth=3.0, generator=generator)
     with torch.no_grad():  # rays that fan out, as any trained model's do

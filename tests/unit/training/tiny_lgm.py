@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from vggrpo.backbones.any4d import Any4D, Any4DConfig
+from tiny_models import tiny_any4d_config
+from vggrpo.backbones.any4d import Any4D
 from vggrpo.config import LGMSettings
 from vggrpo.lgm import distillation_loss
 from vggrpo.world import render_clips, sample_scene
@@ -36,20 +37,7 @@ def lgm_settings(models: Path, **changes: object) -> LGMSettings:
 
 def new_geometry_model() -> Any4D:
     """A small Any4D as training starts it."""
-    config = Any4DConfig(
-        patch_size=8,
-        encoder_dim=16,
-        encoder_depth=2,
-        encoder_heads=2,
-        multi_view_dim=16,
-        multi_view_depth=4,
-        multi_view_heads=2,
-        multi_view_hooks=(1, 2),
-        dpt_features=8,
-        dpt_layer_dims=(4, 8, 8, 8),
-        position_grid=4,
-        scale_dim=8,
-    )
+    config = tiny_any4d_config()
     geometry = Any4D(config)
     geometry.reset_parameters(depth=3.0, generator=torch.Generator().manual_seed(0))
     return geometry
