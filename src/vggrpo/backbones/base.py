@@ -221,6 +221,10 @@ class GeometryBackbone(nn.Module, ABC):
         raster."""
 
     @abstractmethod
+    def block_names(self, point: str) -> list[str]:
+        """Names of the transformer blocks that run after `point`."""
+
+    @abstractmethod
     def drop_before(self, point: str) -> None:
         """Deletes the layers that `finish_from(point, ...)` never runs, to free their memory."""
 

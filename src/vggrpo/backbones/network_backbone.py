@@ -14,6 +14,7 @@ from vggrpo.backbones.checkpoint import KeyMap, KeyReport, read_checkpoint
 from vggrpo.backbones.image_network import ImageNetwork
 from vggrpo.backbones.network_config import NetworkConfig
 from vggrpo.backbones.storage import assign_weights, load_weights, read_config, write_model
+from vggrpo.backbones.vit import Block
 from vggrpo.config.errors import CorruptFileError
 from vggrpo.geometry import SceneGeometry
 
@@ -92,6 +93,14 @@ class NetworkBackbone(GeometryBackbone):
             return None
         self._require_whole()
         return self.network.encoder.position_code(grid)[0]
+
+    def block_names(self, point: str) -> list[str]:
+        before = self._modules_before(self._number(point))
+        return [
+            name
+            for name, module in self.named_modules()
+            if isinstance(module, Block) and not f"{name}.".startswith(before)
+        ]
 
     def drop_before(self, point: str) -> None:
         number = self._number(point)

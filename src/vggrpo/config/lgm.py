@@ -79,6 +79,11 @@ class LGMSettings(StitchSettings):
     lora_rank: PositiveInt = 64
     lora_alpha: PositiveFloat = 32.0
     loss: DistillationWeights = DistillationWeights()
+    block_weight: NonNegativeFloat = Field(
+        0.0,
+        description="weight of the loss on what the transformer blocks hand on; above 0 the teacher's are kept "
+        "on disk beside the clips, two bytes a value of every token of every block",
+    )
     rewards: RewardSettings = RewardSettings()
     """Of which the agreement with the teacher's is measured."""
     gate_clips: int = Field(

@@ -106,6 +106,9 @@ class GeometryArchitecture(Settings):
     scale_dim: PositiveInt = 64
 
 
+HeadName = Literal["dense_head", "scene_flow_head", "pose_head", "scale_head"]
+
+
 class GeometrySettings(PretrainSettings):
     """`vggrpo world train-geometry`."""
 
@@ -119,10 +122,13 @@ class GeometrySettings(PretrainSettings):
         1.0, description="weight of the loss on those heads' attention"
     )
     token_weight: NonNegativeFloat = Field(2.0, description="weight of the loss on the last tokens")
-    adamw_heads: tuple[Literal["dense_head", "scene_flow_head", "pose_head", "scale_head"], ...] = Field(
+    adamw_heads: tuple[HeadName, ...] = Field(
         ("dense_head", "scene_flow_head", "pose_head", "scale_head"),
         description="heads that AdamW trains: Muon makes full-size updates of the smallest gradients, "
         "under which a head's ReLUs can die",
+    )
+    fresh_heads: tuple[HeadName, ...] = Field(
+        (), description="heads that start anew instead of from `init`, where a head has died"
     )
     dense_every: PositiveInt = Field(3, description="the dense heads run in one of this many steps")
     first_clip: NonNegativeInt = Field(
@@ -130,6 +136,14 @@ class GeometrySettings(PretrainSettings):
     )
     clip_window: PositiveInt = Field(1024, description="clips of the world among which a step draws")
     fresh_clips: PositiveInt = Field(2, description="clips by which that window moves on each step")
+
+    @model_validator(mode="after")
+    def _something_to_renew(self) -> Self:
+        if self.fresh_heads and self.init is None:
+            raise ValueError(
+                "fresh_heads is set, but init is not: from scratch all heads are new; leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _guided_heads_exist(self) -> Self:

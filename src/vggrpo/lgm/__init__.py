@@ -1,5 +1,6 @@
 """The latent geometry model: a geometry model entered from video latents through one 3D convolution."""
 
+from vggrpo.lgm.block_states import block_loss, per_clip, recorded_blocks
 from vggrpo.lgm.connector import Connector
 from vggrpo.lgm.distillation import DEFAULT_WEIGHTS, distillation_loss
 from vggrpo.lgm.model import LatentGeometryModel
@@ -20,11 +21,14 @@ __all__ = [
     "RidgeStatistics",
     "agreement",
     "agreement_where_seen",
+    "block_loss",
     "distillation_loss",
     "find_layer",
     "fit_ridge",
     "layer_table",
+    "per_clip",
     "plot_layer_search",
+    "recorded_blocks",
     "teacher_frames",
     "token_grid",
     "unfold_latents",

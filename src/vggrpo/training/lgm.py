@@ -20,9 +20,12 @@ from vggrpo.lgm import (
     LatentGeometryModel,
     LayerSearch,
     agreement,
+    block_loss,
     distillation_loss,
     find_layer,
+    per_clip,
     plot_layer_search,
+    recorded_blocks,
 )
 from vggrpo.rewards import SceneReward
 from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene
@@ -124,7 +127,13 @@ class DistillationJob:
         model: LatentGeometryModel,
         training: Sequence[ClipCache],
         held_out: Mapping[str, ClipCache],
+        block_states: Sequence[ClipCache] = (),
     ) -> None:
+        """`training` and `block_states`: real clips, then generated ones; no states where they count
+        nothing.
+        """
+        self.block_states = block_states
+        self.block_names = model.backbone.block_names(model.stitch_point) if block_states else []
         self.settings, self.model, self.caches, self.held_out = settings, model, training, held_out
         self.device = next(model.parameters()).device
         self.rewards = build_rewards(settings.rewards)
@@ -158,15 +167,23 @@ class DistillationJob:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         size = self.settings.batch_size
         places = shuffled_places(len(self.training), step * size, size, self.settings.seed, "lgm-epoch")
-        batch = self._batch([self.training[place] for place in places])
-        with autocast(self.settings.precision, self.device):
+        chosen = [self.training[place] for place in places]
+        batch = self._batch(self.caches, chosen)
+        with (
+            autocast(self.settings.precision, self.device),
+            recorded_blocks(self.model.backbone, self.block_names) as states,
+        ):
             scene = self.model(batch["latents"])
         loss, parts = distillation_loss(scene, teacher_scene(batch), self.settings.loss.model_dump())
+        if self.block_states:
+            student = {name: per_clip(state, len(chosen)) for name, state in states.items()}
+            blocks = block_loss(student, self._batch(self.block_states, chosen))
+            loss, parts = loss + self.settings.block_weight * blocks, parts | {"blocks": blocks.detach()}
         return loss, {f"lgm/{name}": value.item() for name, value in parts.items()}
 
-    def _batch(self, places: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """Latents and the teacher's geometry of clips given as (cache, index)."""
-        clips = [self.caches[kind][index] for kind, index in places]
+    def _batch(self, caches: Sequence[ClipCache], places: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """All that is kept of clips given as (cache, index), but their frames."""
+        clips = [caches[kind][index] for kind, index in places]
         names = [name for name in clips[0] if name != "frames"]
         return {name: torch.stack([clip[name] for clip in clips]).to(self.device) for name in names}
 
@@ -250,6 +267,9 @@ def train_lgm(settings: LGMSettings) -> Path:
     search = _search(stitch.geometry, real, settings, points)
     if not searched.exists():
         write_layer_search(search, run.path)
+    states = (
+        [stitch.clips.block_states(cache) for cache in (real, generated)] if settings.block_weight else []
+    )
     model = LatentGeometryModel(
         stitch.geometry,
         search.connector().to(stitch.video.device),
@@ -258,14 +278,14 @@ def train_lgm(settings: LGMSettings) -> Path:
         video_model=settings.base_model,
         geometry_model=settings.geometry_model,
     )
-    # From here on only latents and the teacher's geometry are needed, both of them on disk.
+    # From here on only latents and what the teacher made of them are needed, both of them on disk.
     del stitch
 
     if settings.trainable == "lora":
         model.add_lora(settings.lora_rank, settings.lora_alpha, seed=settings.seed)
     else:
         model.train_all()
-    job = DistillationJob(settings, model, (real, generated), held_out)
+    job = DistillationJob(settings, model, (real, generated), held_out, states)
     untrained_file = run.path / "untrained_quality.json"
     if not untrained_file.exists():
         write_json(untrained_file, job.quality())

@@ -18,7 +18,7 @@ from vggrpo.data import ClipCache, TextEmbeddingCache
 from vggrpo.data.clips import MakeBatches
 from vggrpo.geometry import SceneGeometry
 from vggrpo.io import derive_seed
-from vggrpo.lgm import teacher_frames
+from vggrpo.lgm import per_clip, recorded_blocks, teacher_frames
 from vggrpo.rollout import sample_ode
 from vggrpo.training.sources import (
     held_out_prompts,
@@ -94,6 +94,27 @@ class ClipMaker:
             "seed": s.seed,
         }
         return self._build("generated", held_out, batches, count, key)
+
+    def block_states(self, clips: ClipCache) -> ClipCache:
+        """What the teacher's transformer blocks hand on in these clips, [L, C] in float16 by block."""
+        names = self.geometry.block_names(self.geometry.stitch_points[0].name)
+
+        def batches(start: int) -> Iterator[Mapping[str, Tensor]]:
+            size = self.settings.batch_size
+            for first in range(start, len(clips), size):
+                frames = clip_frames(clips.batch(range(first, min(first + size, len(clips)))))
+                with torch.no_grad(), recorded_blocks(self.geometry, names) as states:
+                    self.geometry(frames.to(self.video.device))
+                yield {name: per_clip(state, len(frames)).half().cpu() for name, state in states.items()}
+
+        return ClipCache.build(
+            clips.folder.with_name(f"{clips.folder.name}-blocks"),
+            batches,
+            key={"clips": clips.key},
+            num_clips=len(clips),
+            shard_size=self._shard_size(),
+            description=f"teacher's blocks, {clips.folder.name} clips",
+        )
 
     def _clips(self, latents: Tensor, frames: Tensor) -> dict[str, Tensor]:
         views = teacher_frames(frames, self.video.latent_spec, self.geometry.patch_size)

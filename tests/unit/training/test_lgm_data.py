@@ -116,12 +116,13 @@ def job(lgm_models, tmp_path):
         # More clips than are trained on, as the layer search may want.
         training = [make(made, "real", s.real_clips + 2), make(made, "generated", s.generated_clips + 1)]
         held_out = {kind: make(made, kind, s.held_out_clips, held_out=True) for kind in ("real", "generated")}
+        states = [made.block_states(cache) for cache in training] if s.block_weight else []
         point = made.geometry.stitch_point("E1")
         torch.manual_seed(0)
         connector = Connector(4, point.width, (2, 2), point.num_special_tokens)
         model = LatentGeometryModel(made.geometry, connector, "E1", made.video.latent_spec, "tiny", "tiny")
         model.add_lora(2, 2.0)
-        return DistillationJob(s, model, training, held_out)
+        return DistillationJob(s, model, training, held_out, states)
 
     return make_job
 
@@ -164,6 +165,23 @@ def test_a_loss_has_finite_gradients_and_falls(job):
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     assert {"lgm/depth", "lgm/points", "lgm/rotation", "lgm/translation"} <= set(figures)
+
+
+def test_the_teachers_blocks_are_kept_with_the_clips_and_taught(job, tmp_path):
+    made = job(block_weight=10.0, lr=1e-2, generated_clips=1, batch_size=4)
+    states = made.block_states[0]
+    assert (tmp_path / "clips" / "real-blocks").is_dir()
+    assert len(states) == len(made.caches[0])
+    assert set(states[0]) > set(made.block_names)  # the block before the stitch point is kept, but not taught
+    (optimizer,) = made.optimizers()
+    errors = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss, figures = made.loss(0)
+        loss.backward()
+        optimizer.step()
+        errors.append(figures["lgm/blocks"])
+    assert errors[-1] < 0.8 * errors[0]
 
 
 def test_quality_of_the_teacher_itself_is_perfect(job):

@@ -11,7 +11,13 @@ from vggrpo.backbones.wan import load_vae
 from vggrpo.config import ConfigError, GeometrySettings, VAESettings, VideoSettings
 from vggrpo.geometry import matrix_to_quat_xyzw
 from vggrpo.io import read_records
-from vggrpo.training.pretrain.geometry import GeometryJob, camera_loss, train_geometry, true_rays
+from vggrpo.training.pretrain.geometry import (
+    GeometryJob,
+    camera_loss,
+    initial_geometry,
+    train_geometry,
+    true_rays,
+)
 from vggrpo.training.pretrain.pool import ClipPool, to_float, to_uint8
 from vggrpo.training.pretrain.vae import VAEJob, psnr, random_crops, train_vae
 from vggrpo.training.pretrain.video import VideoJob, train_video
@@ -283,6 +289,23 @@ def test_geometry_and_video_may_start_from_a_model(tmp_path, vae_run):
     clean = video_settings(tmp_path / "clean", vae_run[1], init=pipeline, prediction="clean")
     with pytest.raises(ConfigError, match="has learnt to predict the velocity, but prediction is clean"):
         train_video(clean)
+
+
+def test_a_dead_head_may_start_anew(tmp_path):
+    folder = train_geometry(geometry_settings(tmp_path / "first"))
+    first = load_geometry_backbone(folder)
+    settings = geometry_settings(tmp_path / "again", init=folder, fresh_heads=["scene_flow_head"])
+    again = GeometryJob(settings, initial_geometry(settings)).model
+    renewed = again.network.state_dict()
+    for name, weight in first.network.state_dict().items():
+        is_bias = weight.ndim == 1
+        if name.startswith("scene_flow_head.") and not is_bias:
+            assert not torch.equal(renewed[name], weight)
+        elif not name.startswith("scene_flow_head."):
+            torch.testing.assert_close(renewed[name], weight)
+    assert again.network.scene_flow_head.regressor.out.weight.abs().max() > 0
+    with pytest.raises(ValueError, match="fresh_heads is set, but init is not"):
+        geometry_settings(tmp_path, fresh_heads=["pose_head"])
 
 
 def test_a_training_may_stop_before_its_schedule_ends(tmp_path):

@@ -10,6 +10,8 @@ from vggrpo.backbones.vit import Block
 
 TOKEN_STD = 0.3
 """Of learned tokens and positions: as large as embedded patches, so that they count from the first step."""
+LAST_LAYER_STD = 0.02
+"""Of the dense heads' last layers."""
 
 
 @torch.no_grad()
@@ -20,7 +22,7 @@ def reset_parameters(
 
     Linear layers of the transformers: Xavier normal, cut at two deviations (.02 at the official width).
     Convolutions and heads: uniform Kaiming. The last layers are set so that every camera is the identity,
-    every ray looks ahead, every distance is about `depth`, nothing moves, and the metric scale is 1.
+    every ray looks ahead, every distance is about `depth`, next to nothing moves, and the metric scale is 1.
 
     The untrained rays fit no pinhole yet: until they do, train on the rays of the raw prediction, since
     fitted focal lengths have no meaning.
@@ -58,8 +60,9 @@ def reset_parameters(
     for layer in (network.pose_head.translation, network.pose_head.rotation, network.scale_head.out):
         nn.init.zeros_(layer.weight)
     _set_bias(network.pose_head.rotation, [0.0, 0.0, 0.0, 1.0])
-    nn.init.zeros_(network.scene_flow_head.regressor.out.weight)
-    _truncated_normal(network.dense_head.regressor.out.weight, 0.02, generator)
+    for head in (network.dense_head, network.scene_flow_head):
+        # Not zero: the layers behind would get random directions instead of gradients at first.
+        _truncated_normal(head.regressor.out.weight, LAST_LAYER_STD, generator)
     # Channels: ray x, y, z; log-depth; log-confidence; mask logit.
     _set_bias(network.dense_head.regressor.out, [0.0, 0.0, 1.0, math.log(depth), 0.0, 0.0])
 

@@ -66,7 +66,12 @@ class GeometryJob:
         self.model.network.float32_heads = settings.precision == "float32"
         reset_parameters(self.model.network, depth=self.validation.geometry.depth_z.log().mean().exp().item())
         if initial is not None:
-            self.model.network.load_state_dict(initial.network.state_dict())
+            kept = {
+                name: tensor
+                for name, tensor in initial.network.state_dict().items()
+                if name.split(".")[0] not in settings.fresh_heads
+            }
+            self.model.network.load_state_dict(kept, strict=not settings.fresh_heads)
         self.guide = GeometryGuide(self.model.network, settings.matching_blocks)
 
     def modules(self) -> Mapping[str, nn.Module]:
