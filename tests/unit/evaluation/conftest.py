@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from example_gate import make_gate
 
-from vggrpo.evaluation import EvaluationRecords, RewardTiming, Timing, compare, reward_agreement
+from vggrpo.evaluation import Alarm, EvaluationRecords, RewardTiming, Timing, compare, reward_agreement
 from vggrpo.evaluation.report import (
     Curve,
     Figure,
@@ -58,6 +59,8 @@ def report_data(make_records: MakeRecords) -> ReportData:
         + rng.integers(0, 20, (17, 24, 32, 3), dtype=np.uint8)
         for level in (4, 12)
     ]
+    straight = np.linspace(0, 0.4, 5)[:, None] * [1.0, 0.0, 0.5]
+    paths = straight + rng.normal(0, 0.02, (5, 3)), straight
     timing = RewardTiming(
         {"latent geometry": Timing([0.04, 0.05]), "rewards": Timing([0.01, 0.01])},
         {"decode": Timing([0.1, 0.12]), "geometry": Timing([0.05, 0.05]), "rewards": Timing([0.01, 0.01])},
@@ -77,13 +80,16 @@ def report_data(make_records: MakeRecords) -> ReportData:
         machine={"Processor": "<cpu>"},
         stages=[Stage("Distil", "Trained & tested.", 12.0), Stage("Align", "Ran.", 60.0)],
         comparisons=compare(before, after),
-        videos=[VideoPair(HOSTILE, "static", *clips, [("Flow jerk", 0.6, 0.5, 3)]) for _ in range(3)],
+        videos=[VideoPair(HOSTILE, "static", *clips, [("Flow jerk", 0.6, 0.5, 3)], paths) for _ in range(3)],
         curves=[
             Curve("Reward", "motion", list(range(30)), rng.normal(size=30).tolist()),
             Curve("Check", "jerk", [0, 1, 2], [0.6, float("nan"), 0.5], [0.5, 0.5, 0.4], [0.7, 0.7, 0.6]),
         ],
         layer_search=LayerSearchData(["E0", "E1", "F"], {"held-out error": [0.3, 0.4, 0.6]}, "E1", 80, 20),
         agreement={"base model": reward_agreement(before), "aligned model": reward_agreement(after)},
+        gate=make_gate(),
+        alarms=[Alarm(20, "motion_collapse", "The camera <moves> 40 % less.", {})],
+        num_evaluations=2,
         fidelity=[Figure("Depth error", 0.083)],
         timing=timing,
         remarks=["One seed."],

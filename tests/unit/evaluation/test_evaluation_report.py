@@ -8,6 +8,7 @@ from pathlib import Path
 import headless_chromium
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from vggrpo.evaluation import EvaluationRecords, compare
@@ -22,6 +23,8 @@ from vggrpo.evaluation.report import (
     video_pair,
     write_report,
 )
+from vggrpo.evaluation.report.charts import camera_path_chart
+from vggrpo.geometry import SceneGeometry
 from vggrpo.io import read_video
 
 MakeRecords = Callable[..., EvaluationRecords]
@@ -229,6 +232,44 @@ def test_a_video_pair_carries_the_figures_of_its_sample(make_records: MakeRecord
         VideoPair("x", "static", clip.numpy(), clip.numpy())
     with pytest.raises(ValueError, match="must be equal"):
         VideoPair("x", "static", pair.before, pair.after[:3])
+
+
+def test_a_pair_with_scenes_carries_camera_paths_in_median_depths(make_records: MakeRecords) -> None:
+    records, clip = make_records(), torch.zeros(9, 16, 24, 3)
+    camera = torch.eye(4).repeat(1, 3, 1, 1)
+    camera[0, :, 0, 3] = torch.tensor([1.0, 2.0, 4.0])
+    intrinsics, depth = torch.eye(3).expand(1, 3, 3, 3), torch.full((1, 3, 4, 6), 2.0)
+    scene = SceneGeometry(camera, intrinsics, depth, torch.zeros(1, 3, 4, 6, 3))
+    pair = video_pair(records, records, ("p0", 0), clip, clip, scenes=(scene, scene))
+    assert pair.paths is not None
+    np.testing.assert_allclose(pair.paths[0][:, 0], [0.0, 0.5, 1.5])
+
+
+def test_paths_are_drawn_at_one_scale_whatever_their_length() -> None:
+    long = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 1.0], [2.0, 0.0, 0.0]])
+    chart = camera_path_chart(0.5 * long, long)
+    x, y = (np.array([float(v) for v in re.findall(rf'{name}="([\d.]+)" ', chart)]) for name in ("cx", "cy"))
+    before, after = slice(1, 4), slice(4, 7)
+    np.testing.assert_allclose(np.diff(x[after]), 2 * np.diff(x[before]), atol=0.1)
+    np.testing.assert_allclose(np.diff(x[after])[0], -np.diff(y[after])[0], atol=0.1)
+    assert (x > 0).all()
+    assert (y > 0).all()
+    still = np.zeros((3, 3))
+    assert "NaN" not in camera_path_chart(still, still)
+
+
+def test_raised_alarms_are_told_and_silence_too(report_data: ReportData) -> None:
+    page = render_report(report_data)
+    assert "1 alarm in 2 held-out evaluations" in page
+    assert "The camera &lt;moves&gt; 40 % less." in page
+    quiet = render_report(dataclasses.replace(report_data, alarms=()))
+    assert "No alarm was raised in 2 held-out evaluations" in quiet
+
+
+def test_the_gate_shows_its_figures(page: str, report_data: ReportData) -> None:
+    assert report_data.gate is not None
+    share = report_data.gate.generated.rewards["camera_motion"].share
+    assert f"{share.mean:.2f}" in page[page.index('id="gate"') :]
 
 
 def test_fidelity_rows_are_the_lgm_errors_of_the_records(make_records: MakeRecords) -> None:

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vggrpo.evaluation.comparison import Agreement, Comparison
 from vggrpo.evaluation.report.axes import Axes, value_range
 from vggrpo.evaluation.report.data import Curve
@@ -14,6 +17,8 @@ SMOOTHING = 0.85
 """Share that an exponential average keeps from one point to the next."""
 SMOOTH_FROM = 24
 """Curves of fewer points are drawn as they are."""
+SHORTEST_PATH = 0.02
+"""Median depths; a shorter camera path is not enlarged any further."""
 
 
 def curve_chart(curves: Sequence[Curve], x_label: str = "iteration") -> Markup:
@@ -208,6 +213,46 @@ def motion_trace(before: Sequence[float], after: Sequence[float]) -> Markup:
         playhead,
         label="speed of the dominant optical flow in pixels per frame, before and after",
     )
+
+
+def camera_path_chart(before: NDArray[np.float64], after: NDArray[np.float64]) -> Markup:
+    """Both camera paths [V, 3] from above, x to the right and z (ahead) upwards, at one scale."""
+    width, height, margin = 250.0, 172.0, 14.0
+    points = np.concatenate([before, after])[:, [0, 2]]
+    low, high = points.min(axis=0), points.max(axis=0)
+    reach = max((high - low).max() / 2, SHORTEST_PATH / 2)
+    middle, scale = (low + high) / 2, (height / 2 - margin) / reach
+    x_reach, y_reach = width / 2 / scale, height / 2 / scale
+    axes = Axes(
+        width,
+        height,
+        (middle[0] - x_reach, middle[0] + x_reach),
+        (middle[1] - y_reach, middle[1] + y_reach),
+        left=0,
+        right=0,
+        top=0,
+        bottom=0,
+    )
+    marks = [_dot(axes.x(0.0), axes.y(0.0), 5.0, "start", "view 0")]
+    for name, path in (("before", before), ("after", after)):
+        marks.append(axes.polyline(path[:, 0].tolist(), path[:, 2].tolist(), name))
+        marks += [
+            _dot(axes.x(x), axes.y(z), 2.6, name, f"{name}, view {view}")
+            for view, (x, z) in enumerate(path[:, [0, 2]].tolist())
+        ]
+    bar = _round_length(2 * reach / 3)
+    at = height - 6
+    ruler = [
+        element("line", class_="axis", x1=8.0, x2=8.0 + bar * scale, y1=at, y2=at),
+        element("text", f"{bar:g} of the depth", class_="tick", x=8.0, y=at - 5),
+    ]
+    return axes.svg(*marks, *ruler, label="the camera's path from above, before and after")
+
+
+def _round_length(length: float) -> float:
+    """The greatest of 1, 2, 5 times a power of ten that is no longer than `length`."""
+    power = 10.0 ** math.floor(math.log10(length))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= length * (1 + 1e-9))
 
 
 def _band(axes: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], class_: str) -> Markup:

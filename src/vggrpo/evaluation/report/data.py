@@ -9,11 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vggrpo.evaluation.alarms import Alarm
 from vggrpo.evaluation.catalogue import describe
 from vggrpo.evaluation.comparison import Agreement, Comparison, summary
+from vggrpo.evaluation.gate import LGMGate
 from vggrpo.evaluation.optical_flow import dis_flow, dominant_motion
 from vggrpo.evaluation.records import EvaluationRecords
 from vggrpo.evaluation.timing import RewardTiming
+from vggrpo.geometry import SceneGeometry
 
 Frames = NDArray[np.uint8]
 
@@ -41,6 +44,8 @@ class VideoPair:
     """uint8 [T, H, W, 3]."""
     figures: Sequence[tuple[str, float, float, int]] = ()
     """(label, value before, value after, decimals) rows beneath the videos."""
+    paths: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    """Camera centres [V, 3] before and after in OpenCV axes, in median depths of their scenes."""
 
     def __post_init__(self) -> None:
         for name, clip in (("before", self.before), ("after", self.after)):
@@ -68,6 +73,7 @@ def video_pair(
     frames_before: Tensor,
     frames_after: Tensor,
     metrics: Sequence[str] = (),
+    scenes: tuple[SceneGeometry, SceneGeometry] | None = None,
 ) -> VideoPair:
     """The pair of one held-out sample, with its own figures.
 
@@ -76,6 +82,7 @@ def video_pair(
         key: (prompt_id, index of the noise).
         frames_before, frames_after: [T, H, W, 3] in [0, 1].
         metrics: names of the metrics shown beneath the videos.
+        scenes: what a geometry model sees in the two, of one clip each: their camera paths are drawn.
 
     Raises:
         ValueError: if a record lacks the sample or a metric.
@@ -94,7 +101,16 @@ def video_pair(
         for metric in metrics
     ]
     clips = [(clip.clamp(0, 1) * 255).round().byte().cpu().numpy() for clip in (frames_before, frames_after)]
-    return VideoPair(before.columns["prompt"][row], before.columns["kind"][row], clips[0], clips[1], figures)
+    paths = (_camera_path(scenes[0]), _camera_path(scenes[1])) if scenes is not None else None
+    prompt, kind = before.columns["prompt"][row], before.columns["kind"][row]
+    return VideoPair(prompt, kind, clips[0], clips[1], figures, paths)
+
+
+def _camera_path(scene: SceneGeometry) -> NDArray[np.float64]:
+    """Camera centres [V, 3] in median depths, from the first camera's place."""
+    centres = scene.camera_to_world[0, :, :3, 3].double().cpu()
+    path: NDArray[np.float64] = ((centres - centres[0]) / scene.depth_z[0].double().cpu().median()).numpy()
+    return path
 
 
 def fidelity_figures(records: EvaluationRecords, note: str = "") -> list[Figure]:
@@ -239,6 +255,12 @@ class ReportData:
     layer_search: LayerSearchData | None = None
     agreement: Mapping[str, Sequence[Agreement]] = field(default_factory=dict)
     """By whose clips ("base model", "aligned model"), the rewards through the LGM against the teacher."""
+    gate: LGMGate | None = None
+    """Of the latent geometry model, measured before the policy was trained."""
+    alarms: Sequence[Alarm] | None = None
+    """Those that were raised; None where nothing watched."""
+    num_evaluations: int = 0
+    """Held-out evaluations after which alarms could be raised."""
     fidelity: Sequence[Figure] = ()
     """Errors of the LGM's outputs against the teacher's."""
     timing: RewardTiming | None = None

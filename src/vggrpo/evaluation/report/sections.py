@@ -8,6 +8,7 @@ from vggrpo.evaluation.comparison import Agreement
 from vggrpo.evaluation.report.charts import (
     SMOOTH_FROM,
     agreement_chart,
+    camera_path_chart,
     curve_chart,
     layer_chart,
     motion_trace,
@@ -18,6 +19,7 @@ from vggrpo.evaluation.report.figures import figure_table, metric_glossary
 from vggrpo.evaluation.report.markup import Markup, element, join
 from vggrpo.evaluation.report.media import side_by_side, video_uri
 from vggrpo.evaluation.report.numbers import counted, duration, milliseconds, number
+from vggrpo.evaluation.report.safeguards import alarms, gate
 from vggrpo.evaluation.report.words import join_words, outcome
 
 
@@ -54,6 +56,8 @@ def videos(data: ReportData) -> Markup | None:
         "dominant optical flow in pixels per frame, grey before and blue after: a steady camera draws a "
         "smooth line."
     )
+    if any(pair.paths for pair in data.videos):
+        words += " Below it, the camera's path from above, as the uncut geometry model sees it in the video."
     lead = element("p", f"{words} {data.video_choice}".strip(), class_="lead")
     cards = [_card(pair, fps, length) for pair in data.videos]
     wall = element("div", *cards, class_="wall")
@@ -95,7 +99,12 @@ def _card(pair: VideoPair, fps: float, length: int) -> Markup:
         element("div", video, *badges, class_="pair"),
         caption,
         element("div", motion_trace(before, after), class_="trace"),
-        element("table", *rows, class_="small") if rows else None,
+        element(
+            "div",
+            element("div", camera_path_chart(*pair.paths), class_="path") if pair.paths else None,
+            element("table", *rows, class_="small") if rows else None,
+            class_="beneath",
+        ),
         class_="card",
     )
 
@@ -282,6 +291,8 @@ SECTIONS: dict[str, Section] = {
     "figures": Section("Key figures", "Figures", figures),
     "curves": Section("Training", "Training", curves),
     "layer_search": Section("Where to enter the geometry model", "Stitching", layer_search),
+    "alarms": Section("Alarms", "Alarms", alarms),
+    "gate": Section("The gate before training", "Gate", gate),
     "agreement": Section("How far the latent reward can be trusted", "Trust", agreement),
     "timing": Section("What a reward costs", "Cost", timing),
     "stages": Section("What was done", "Stages", stages),

@@ -1,5 +1,6 @@
 """The demo's report, assembled from what its runs have left on disk."""
 
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,10 @@ import torch
 from vggrpo.backbones import load_geometry_backbone
 from vggrpo.config import FindLayerSettings, LGMSettings, TrainSettings
 from vggrpo.evaluation import (
+    Alarm,
     EvaluationRecords,
     KeyFrameTeacher,
+    LGMGate,
     RewardTiming,
     compare,
     reward_agreement,
@@ -37,6 +40,7 @@ from vggrpo.training.align import records_file, sample_video
 from vggrpo.training.lgm import LAYER_SEARCH
 from vggrpo.training.rewards import CAMERA_MOTION, REPROJECTION, build_rewards
 from vggrpo.training.runtime import choose_device, open_video_model
+from vggrpo.training.watch import ALARMS_FILE
 
 TIMING_BATCH = 4
 PAIRS_PER_KIND = 3
@@ -110,6 +114,9 @@ def write_demo_report(runs: DemoRuns, seconds: Mapping[str, float], command: str
         curves=curves(train),
         layer_search=LayerSearchData.from_search(search),
         agreement={"base model": reward_agreement(before), "aligned model": reward_agreement(after)},
+        gate=LGMGate.load(train.lgm_path),
+        alarms=raised_alarms(train.output),
+        num_evaluations=math.ceil(train.iterations / train.eval_every),
         fidelity=fidelity_figures(before),
         timing=timing,
         remarks=(
@@ -180,17 +187,24 @@ def choose_videos(
     )
     order = change.nan_to_num(0.0).argsort()
     chosen += [keys[int(order[-1])], keys[int(order[0])]]
-    return [
-        video_pair(
-            before,
-            after,
-            key,
-            _read_frames(sample_video(train.output, 0, key)),
-            _read_frames(sample_video(train.output, train.iterations, key)),
-            SHOWN_METRICS,
-        )
-        for key in dict.fromkeys(chosen)
-    ]
+    teacher = key_frame_teacher(train)
+    pairs = []
+    for key in dict.fromkeys(chosen):
+        clips = [_read_frames(sample_video(train.output, step, key)) for step in (0, train.iterations)]
+        scenes = teacher(clips[0][None]), teacher(clips[1][None])
+        pairs.append(video_pair(before, after, key, *clips, SHOWN_METRICS, scenes))
+    return pairs
+
+
+def raised_alarms(run: Path) -> list[Alarm]:
+    """All alarms of a run, in the order in which they were raised."""
+    return [Alarm(**entry) for entry in read_json(run / ALARMS_FILE)]
+
+
+def key_frame_teacher(train: TrainSettings) -> KeyFrameTeacher:
+    """The uncut geometry model of a run, on the CPU."""
+    spec = open_video_model(train.base_model, train, torch.device("cpu")).latent_spec
+    return KeyFrameTeacher(load_geometry_backbone(train.geometry_model), spec)
 
 
 def _read_frames(path: Path) -> torch.Tensor:
