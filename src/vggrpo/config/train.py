@@ -14,7 +14,11 @@ from vggrpo.config.rewards import RewardSettings, RewardWeights
 class TrainSettings(ModelRunSettings):
     """Post-trains a video model with rewards from a latent geometry model."""
 
-    free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {"stop_on_alarm", "lgm_floor"}
+    free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {
+        "stop_on_alarm",
+        "lgm_floor",
+        "rank_timeout",
+    }
 
     base_model: str = Field(
         description="video model: a name, a diffusers WanPipeline folder, or a repository"
@@ -84,7 +88,17 @@ class TrainSettings(ModelRunSettings):
     sde_window_length: PositiveInt | Literal["all"] = Field(
         "all", description="number of stochastic and trained steps; `all` is every one but the last"
     )
-    shared_noise: bool = Field(False, description="start all members of a group from one noise")
+    sde_window_moves: Literal["never", "slides", "random"] = Field(
+        "never",
+        description="`slides`: the window starts one step later every `sde_window_stay` iterations, and "
+        "after its last place at step 0 again; `random`: every iteration draws its place",
+    )
+    sde_window_stay: PositiveInt = Field(10, description="iterations at each place of a window that slides")
+    shared_noise: bool = Field(
+        False,
+        description="start all members of a group from one noise; the steps before the window, in which they "
+        "are alike, are then computed once",
+    )
 
     clip_eps: PositiveFloat = Field(1e-3, description="the ratio is clipped to [1 - clip_eps, 1 + clip_eps]")
     kl_coef: Annotated[
@@ -100,6 +114,9 @@ class TrainSettings(ModelRunSettings):
     eval_every: PositiveInt = Field(10, description="iterations between evaluations on the held-out prompts")
     checkpoint_every: PositiveInt = Field(10, description="iterations between checkpoints")
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints to keep")
+    rank_timeout: PositiveFloat = Field(
+        30.0, description="minutes that a process may keep the others waiting, under torchrun"
+    )
     alarms: AlarmSettings = AlarmSettings()
     stop_on_alarm: bool = Field(False, description="end the run when an alarm is raised")
 
@@ -109,6 +126,27 @@ class TrainSettings(ModelRunSettings):
         length = self.sde_window_length
         stop = self.train_steps - 1 if length == "all" else self.sde_window_start + length
         return range(self.sde_window_start, stop)
+
+    @property
+    def window_places(self) -> range:
+        """The steps at which the window may start, where it moves."""
+        return range(self.train_steps - len(self.sde_window))
+
+    @model_validator(mode="after")
+    def _window_can_move(self) -> Self:
+        if self.sde_window_moves == "never" or not self.sde_window:
+            return self
+        if self.sde_window_start:
+            raise ValueError(
+                f"sde_window_start is {self.sde_window_start}, but with sde_window_moves "
+                f"{self.sde_window_moves} the window has no fixed start; leave it at 0"
+            )
+        if len(self.window_places) < 2:
+            raise ValueError(
+                f"sde_window_moves is {self.sde_window_moves}, but the window is all of the steps that can "
+                "be stochastic; lower sde_window_length, or leave it at never"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -56,6 +56,10 @@ class EvaluationRecords:
             )
         return np.array(self.columns[metric], dtype=np.float64)
 
+    def take(self, rows: Sequence[int]) -> "EvaluationRecords":
+        """Some rows, in the order given."""
+        return EvaluationRecords({name: [column[i] for i in rows] for name, column in self.columns.items()})
+
     def extend(self, other: "EvaluationRecords") -> None:
         """Appends the rows of `other`.
 

@@ -51,7 +51,8 @@ def sample_group(
             and is never stochastic.
         cfg_scale: classifier-free guidance; 1 is none, any other value needs `negative_prompt_embeds`.
         negative_prompt_embeds: [L, D].
-        shared_noise_seed: where given, all members start from the initial noise of this seed.
+        shared_noise_seed: where given, all members start from the initial noise of this seed, and the steps
+            before the window are computed once for all.
         micro_batch: members that run together; all K by default. Where kernels round differently for other
             batch sizes (bfloat16), score the group again in the same micro-batches.
         storage_dtype: of the stored states.
@@ -73,7 +74,8 @@ def sample_group(
         raise ValueError(f"storage_dtype is {storage_dtype}, expected a floating-point type")
 
     group_size, num_states = len(seeds), length + 1 if length else 0
-    batches = MicroBatches(group_size, micro_batch, schedule.num_steps, on_step)
+    own_steps = schedule.num_steps - (first if shared_noise_seed is not None else 0)
+    batches = MicroBatches(group_size, micro_batch, own_steps, on_step)
     latents = torch.empty((group_size, *latent_shape), device=condition.device)
     states = torch.empty(
         (group_size, num_states, *latent_shape),
@@ -82,11 +84,21 @@ def sample_group(
     )
     log_probs = torch.empty((group_size, length), device=condition.device)
 
+    steps = list(schedule.steps())
+    shared = None
+    if shared_noise_seed is not None:
+        shared = initial_noise([shared_noise_seed], latent_shape).to(condition.device)
+        for sigma, sigma_next in steps[:first]:
+            shared = ode_step(shared, condition.velocity(policy, shared, sigma), sigma, sigma_next)
+    begins = 0 if shared is None else first
+
     for members in batches:
         own_seeds = seeds[members]
-        noise_seeds = own_seeds if shared_noise_seed is None else [shared_noise_seed] * len(own_seeds)
-        x = initial_noise(noise_seeds, latent_shape).to(condition.device)
-        for index, (sigma, sigma_next) in enumerate(schedule.steps()):
+        if shared is None:
+            x = initial_noise(own_seeds, latent_shape).to(condition.device)
+        else:
+            x = shared.expand(len(own_seeds), *latent_shape)
+        for index, (sigma, sigma_next) in enumerate(steps[begins:], begins):
             slot = index - first  # place in the window
             if slot == 0 and length:
                 x = x.to(storage_dtype).float()

@@ -1,6 +1,6 @@
 """`vggrpo train`: opens what a run needs, trains, and evaluates on held-out prompts along the way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,8 +17,10 @@ from vggrpo.evaluation import (
     summary,
 )
 from vggrpo.io import RunFolder, atomic_folder, progress, write_video
+from vggrpo.io.runs import CONFIG_NAME
 from vggrpo.training.lgm_admission import admit
 from vggrpo.training.models import open_models
+from vggrpo.training.ranks import Ranks, open_ranks, require_shares, was_restarted
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import choose_device, prepare
 from vggrpo.training.sources import open_prompts, require_disjoint
@@ -42,38 +44,63 @@ def sample_video(run: Path, iteration: int, key: tuple[str, int]) -> Path:
 
 
 class Evaluation:
-    """Evaluates the policy on the held-out prompts and keeps records and sample videos in the run folder."""
+    """Evaluates the policy on the held-out prompts and keeps records and sample videos in the run folder.
 
-    def __init__(self, settings: TrainSettings, run: RunFolder, evaluator: HeldOutEvaluator) -> None:
+    Each rank measures its share of the prompts; the first keeps the records.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        run: RunFolder,
+        evaluator: HeldOutEvaluator,
+        prompt_ids: Sequence[str],
+        ranks: Ranks,
+    ) -> None:
+        """`evaluator`: of this rank's share of the prompts; `prompt_ids`: of all."""
         self.settings, self.run, self.evaluator = settings, run, evaluator
+        self.prompt_ids, self.ranks = prompt_ids, ranks
 
-    def run_at(self, iteration: int) -> EvaluationRecords:
+    def run_at(self, iteration: int) -> None:
         """Measures what is not measured yet after `iteration` iterations, and logs the means once."""
-        records = self._measure(iteration)
-        if not any(PREFIX + name in record for record in self._logged(iteration) for name in records.metrics):
+        file = records_file(self.run.path, iteration)
+        if not self.ranks.of_first(file.exists()):
+            self._measure(iteration, file)
+        if self.ranks.is_first:
+            self._log(iteration, EvaluationRecords.load(file))
+
+    def _log(self, iteration: int, records: EvaluationRecords) -> None:
+        logged = [record for record in self.run.read_metrics() if record["step"] == iteration]
+        if not any(PREFIX + name in record for record in logged for name in records.metrics):
             means = {PREFIX + name: interval.mean for name, interval in summary(records).items()}
             self.run.log(iteration, means)
-        return records
 
-    def _logged(self, iteration: int) -> list[dict]:
-        return [record for record in self.run.read_metrics() if record["step"] == iteration]
-
-    def _measure(self, iteration: int) -> EvaluationRecords:
-        file = records_file(self.run.path, iteration)
-        done = EvaluationRecords.load(file) if file.exists() else None
-        if done is not None and len(done) == self.evaluator.num_samples:
-            return done
+    def _measure(self, iteration: int, file: Path) -> None:
+        """Writes the records of all ranks; each keeps what it has done until then, for a resumed run."""
+        part = file.with_suffix(f".part{self.ranks.rank}of{self.ranks.size}.json")
+        done = EvaluationRecords.load(part) if part.exists() else None
 
         def keep(records: EvaluationRecords, block: SampledBlock) -> None:
             self._write_videos(iteration, block)
-            records.save(file)
+            records.save(part)
 
         finished = len(done) if done is not None else 0
-        description = f"evaluate after {iteration} iterations"
-        with progress(description, self.evaluator.num_samples, finished, unit="sample") as bar:
-            return self.evaluator.evaluate(
+        with progress(
+            f"evaluate after {iteration} iterations",
+            self.evaluator.num_samples,
+            finished,
+            "sample",
+            self.ranks.console,
+        ) as bar:
+            own = self.evaluator.evaluate(
                 done, keep, lambda count, total: bar.advance(max(int(count) - bar.done, 0))
             )
+        parts = self.ranks.gather(own)
+        if self.ranks.is_first:
+            join_records(parts, self.prompt_ids).save(file)
+        self.ranks.wait()
+        for leftover in file.parent.glob(f"{file.stem}.part*"):
+            leftover.unlink(missing_ok=True)  # another rank may be first
 
     def _write_videos(self, iteration: int, block: SampledBlock) -> None:
         for key, frames in zip(block.keys, block.frames, strict=True):
@@ -81,32 +108,58 @@ class Evaluation:
             write_video(path, (frames.clamp(0, 1) * 255).round().to(torch.uint8), self.settings.fps)
 
 
+def join_records(parts: Sequence[EvaluationRecords], prompt_ids: Sequence[str]) -> EvaluationRecords:
+    """The records of all ranks, in the order of the prompts."""
+    joined = EvaluationRecords()
+    for part in parts:
+        joined.extend(part)
+    place = {prompt_id: number for number, prompt_id in enumerate(prompt_ids)}
+    rows = sorted(range(len(joined)), key=lambda row: place[joined.columns["prompt_id"][row]])
+    return joined.take(rows)
+
+
 def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None = None) -> Path:
     """Trains the policy of `settings` and writes its LoRA to `<output>/lora`, in diffusers' format.
 
-    Everything that can be wrong with prompts, sizes and models is checked before any work starts.
+    Under torchrun all its processes share the run. Everything that can be wrong with prompts, sizes and
+    models is checked before any work starts.
 
     Raises:
-        ConfigError: for prompts or models that do not exist or do not fit, or a latent geometry model whose
-            gate is below `lgm_floor`.
+        ConfigError: for prompts or models that do not exist or do not fit, a latent geometry model whose
+            gate is below `lgm_floor`, or a number of processes that cannot share the groups.
         ValueError: if the latent geometry model belongs to another autoencoder.
         AlarmError: if an alarm is raised and `stop_on_alarm` is set, after the checkpoint of that iteration.
     """
-    prepare(settings)
-    device = choose_device(settings.device)
+    prepare(settings, distributed=True)
+    with open_ranks(settings.device, settings.rank_timeout) as ranks:
+        return _align(settings, ranks, on_evaluation)
+
+
+def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int], None] | None) -> Path:
+    require_shares(ranks, settings)
+    device = choose_device(settings.device if ranks.size == 1 else ranks.device)
     training_prompts = open_prompts(settings.prompts, "train", settings.num_prompts)
     held_out_prompts = open_prompts(
         settings.evaluation_prompts, "validation", settings.num_evaluation_prompts, "--evaluation-prompts"
     )
     require_disjoint(training_prompts, held_out_prompts)
+    if ranks.size > len(held_out_prompts):
+        raise ConfigError(
+            f"{ranks.size} processes share {len(held_out_prompts)} held-out prompts: some would have nothing "
+            "to do; start fewer, or raise num_evaluation_prompts"
+        )
     models = open_models(settings, device, settings.gradient_checkpointing)
     policy, lgm, geometry = models.policy, models.lgm, models.geometry
-    admit(settings, lgm)
+    admit(settings, lgm, report=ranks.is_first)
 
-    run = RunFolder.start(settings.output, settings, resume=settings.resume)
+    with ranks.first_before_others():
+        resume = settings.resume or (was_restarted() and (settings.output / CONFIG_NAME).exists())
+        run = RunFolder(settings.output, settings)
+        if ranks.is_first:
+            run = RunFolder.start(settings.output, settings, resume)
+        texts = PromptTexts(settings, run, policy)
+        training_embeds, held_out_embeds = texts.embed(training_prompts), texts.embed(held_out_prompts)
     rewards = build_rewards(settings.rewards)
-    texts = PromptTexts(settings, run, policy)
-    training_embeds, held_out_embeds = texts.embed(training_prompts), texts.embed(held_out_prompts)
     policy.release("text_encoder")
     trainer = VGGRPOTrainer(
         settings,
@@ -117,19 +170,22 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
         training_prompts,
         training_embeds,
         texts.negative,
+        ranks,
     )
+    own = slice(ranks.rank, None, ranks.size)
     evaluator = HeldOutEvaluator(
         policy,
         lgm,
         KeyFrameTeacher(geometry, policy.latent_spec),
         rewards,
-        held_out_prompts,
+        held_out_prompts[own],
         held_out_settings(settings),
-        held_out_embeds,
+        held_out_embeds[own],
         texts.negative,
     )
     trainer.resume()
-    evaluation = Evaluation(settings, run, evaluator)
+    prompt_ids = [prompt.id for prompt in held_out_prompts]
+    evaluation = Evaluation(settings, run, evaluator, prompt_ids, ranks)
     watch = Watch(settings, run, policy, trainer.weights)
     while True:
         if trainer.iteration % settings.eval_every == 0 or trainer.iteration == settings.iterations:
@@ -138,7 +194,9 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
             evaluation.run_at(trainer.iteration)
             geometry.to("cpu")
             policy.release("vae")
-            alarms = watch.observe(evaluations_so_far(settings, trainer.iteration))
+            alarms = ranks.of_first(
+                watch.observe(evaluations_so_far(settings, trainer.iteration)) if ranks.is_first else ()
+            )
             if on_evaluation is not None:
                 on_evaluation(trainer.iteration)
             if alarms and settings.stop_on_alarm:
@@ -148,8 +206,10 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
         following = (trainer.iteration // settings.eval_every + 1) * settings.eval_every
         trainer.train(until=min(following, settings.iterations))
 
-    with atomic_folder(run.path / LORA_FOLDER, replace=True) as folder:
-        policy.save_lora(folder)
+    if ranks.is_first:
+        with atomic_folder(run.path / LORA_FOLDER, replace=True) as folder:
+            policy.save_lora(folder)
+    ranks.wait()
     return run.path / LORA_FOLDER
 
 

@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Set by the first SIGINT or SIGTERM; `check()` raises at the next safe point."""
+    """Set by the first SIGINT, SIGTERM or SIGUSR1; `check()` raises at the next safe point."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -20,7 +20,7 @@ class StopRequest:
 
 @contextmanager
 def deferred_stop() -> Iterator[StopRequest]:
-    """Within the context the first SIGINT or SIGTERM is remembered; a second one interrupts at once.
+    """Within the context the first SIGINT, SIGTERM or SIGUSR1 is remembered; a second one interrupts at once.
 
     Outside the main thread, where Python allows no signal handlers, the context changes nothing.
     """
@@ -33,7 +33,7 @@ def deferred_stop() -> Iterator[StopRequest]:
 
     previous: dict[int, object] = {}
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             previous[signum] = signal.signal(signum, handle)
     except ValueError:
         previous = {}

@@ -13,10 +13,11 @@ WHY = (
 )
 
 
-def admit(settings: TrainSettings, lgm: LatentGeometryModel) -> None:
+def admit(settings: TrainSettings, lgm: LatentGeometryModel, report: bool = True) -> None:
     """Prints the gate of `lgm`, which was loaded from `lgm_path`, and refuses it below `lgm_floor`.
 
-    A reward of weight 0 is not gated. Floor 0 admits every model, also one without a gate.
+    Without `report` nothing is printed. A reward of weight 0 is not gated. Floor 0 admits every model, also
+    one without a gate.
 
     Raises:
         ConfigError: if a reward's share of the ceiling on generated clips is below the floor or unknown; if
@@ -27,7 +28,8 @@ def admit(settings: TrainSettings, lgm: LatentGeometryModel) -> None:
     gate = LGMGate.load(folder) if (folder / GATE_FILE).is_file() else None
     doubt = _doubt(gate, lgm, settings)
     if gate is not None and doubt is None:
-        print(_report(gate, settings), flush=True)
+        if report:
+            print(_report(gate, settings), flush=True)
         if failures := _failures(gate, settings):
             raise ConfigError(
                 f"the latent geometry model in {folder} is not good enough to train a policy: "
@@ -40,7 +42,7 @@ def admit(settings: TrainSettings, lgm: LatentGeometryModel) -> None:
             f"{doubt}, so it is unknown how far its rewards can be trusted. {WHY}\nMake the model with "
             "`vggrpo train-lgm`, which measures the gate, or train without one with --lgm-floor 0"
         )
-    else:
+    elif report:
         print(f"{doubt}; lgm_floor is 0, so the policy is trained without a gate", flush=True)
 
 

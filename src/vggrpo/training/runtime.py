@@ -9,15 +9,16 @@ from vggrpo.backbones import VideoBackbone, load_video_backbone
 from vggrpo.config import ConfigError, ModelRunSettings, RunSettings
 
 
-def prepare(settings: RunSettings) -> None:
+def prepare(settings: RunSettings, *, distributed: bool = False) -> None:
     """Sets the number of CPU threads, if the settings give one.
 
     Raises:
-        ConfigError: in one of several processes: a run is one process.
+        ConfigError: in one of several processes, unless the command can be `distributed`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not distributed and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but a run is one process; start it without torchrun"
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this command is one process; start it without "
+            "torchrun"
         )
     if settings.threads:
         torch.set_num_threads(settings.threads)

@@ -31,23 +31,37 @@ def counted_weights(weights: RewardWeights, rewards: Mapping[str, SceneReward]) 
     return {name: given[name] for name in rewards if given[name] > 0}
 
 
-@torch.no_grad()
 def score_groups(
     groups: Sequence[RolloutGroup],
     lgm: LatentGeometryModel,
     rewards: Mapping[str, SceneReward],
     batch_size: int,
 ) -> Scores:
-    """Every reward of every sample, through the latent geometry model, in float32 whatever the policy's
-    precision.
+    """Every reward of every sample of G groups of the same number K of samples; see `score_samples`."""
+    scores = score_samples(torch.cat([group.latents for group in groups]), lgm, rewards, batch_size)
+    shape = (len(groups), groups[0].group_size)
+    return Scores(
+        {name: value.view(shape) for name, value in scores.rewards.items()}, scores.valid.view(shape)
+    )
+
+
+@torch.no_grad()
+def score_samples(
+    latents: Tensor, lgm: LatentGeometryModel, rewards: Mapping[str, SceneReward], batch_size: int
+) -> Scores:
+    """Every reward of N samples, through the latent geometry model.
+
+    In float32, whatever the policy's precision.
 
     Args:
-        groups: G groups of the same number K of samples.
+        latents: [N, C, T_lat, H_lat, W_lat].
         lgm: latents to geometry.
         rewards: by name.
         batch_size: samples scored at once.
+
+    Returns:
+        The scores, [N] each instead of [G, K], on the CPU.
     """
-    latents = torch.cat([group.latents for group in groups])
     values: dict[str, list[Tensor]] = defaultdict(list)
     valid: list[Tensor] = []
     for batch in latents.split(batch_size):
@@ -56,8 +70,4 @@ def score_groups(
         for name, reward in scored.items():
             values[name].append(reward.value.cpu())
         valid.append(torch.stack([reward.valid for reward in scored.values()]).all(dim=0).cpu())
-    shape = (len(groups), groups[0].group_size)
-    return Scores(
-        rewards={name: torch.cat(parts).view(shape) for name, parts in values.items()},
-        valid=torch.cat(valid).view(shape),
-    )
+    return Scores({name: torch.cat(parts) for name, parts in values.items()}, torch.cat(valid))

@@ -12,6 +12,7 @@ seed and of counters, so a resumed run is the run that was never interrupted.
 """
 
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,8 @@ from vggrpo.training.optim import (
     set_learning_rate,
 )
 from vggrpo.training.order import shuffled_places
-from vggrpo.training.scoring import Scores, counted_weights, score_groups
+from vggrpo.training.ranks import Ranks
+from vggrpo.training.scoring import Scores, counted_weights, score_samples
 
 RATIO_TOLERANCE = 1e-6
 """How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
@@ -58,6 +60,7 @@ class VGGRPOTrainer:
         prompts: to train on.
         prompt_embeds: [N, L, D] of the prompts, on the policy's device.
         negative_prompt_embeds: [L, D], needed where `cfg_scale` is not 1.
+        ranks: the processes that share the run; this one alone by default.
     """
 
     def __init__(
@@ -70,7 +73,9 @@ class VGGRPOTrainer:
         prompts: Sequence[Prompt],
         prompt_embeds: Tensor,
         negative_prompt_embeds: Tensor | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         lgm.check_latents(policy.latent_spec, settings.base_model)
         self.settings, self.run, self.policy, self.lgm = settings, run, policy, lgm
         self.weights = counted_weights(settings.reward_weights, rewards)
@@ -90,7 +95,7 @@ class VGGRPOTrainer:
 
     def resume(self) -> None:
         """Continues from the run's newest valid checkpoint, if there is one."""
-        checkpoint = self.run.latest_checkpoint()
+        checkpoint = self.ranks.of_first(self.run.latest_checkpoint() if self.ranks.is_first else None)
         if checkpoint is not None:
             parameters = self.policy.trainable_parameters()
             saved = load_tensors(checkpoint.path / "policy.safetensors")
@@ -99,12 +104,13 @@ class VGGRPOTrainer:
                     parameter.copy_(saved[name])
             load_optimizer_tensors(self.optimizer, load_tensors(checkpoint.path / "optimizer.safetensors"))
             self.iteration = checkpoint.step
-        self.run.truncate_metrics(self.iteration)
+        if self.ranks.is_first:
+            self.run.truncate_metrics(self.iteration)
 
     def train(self, until: int) -> None:
         """Runs iterations up to number `until`, with checkpoints, one of them at `until`.
 
-        A stop request (SIGINT, SIGTERM) ends it at an iteration's boundary.
+        A stop request (SIGINT, SIGTERM, SIGUSR1) to any rank ends it at an iteration's boundary.
 
         Raises:
             KeyboardInterrupt: after a stop request, with everything saved.
@@ -112,14 +118,18 @@ class VGGRPOTrainer:
         """
         settings = self.settings
         with (
-            progress("align policy", settings.iterations, self.iteration, "iteration") as bar,
+            progress(
+                "align policy", settings.iterations, self.iteration, "iteration", self.ranks.console
+            ) as bar,
             deferred_stop() as stop,
         ):
             while self.iteration < until:
                 metrics = self.step()
                 self.iteration += 1
-                self.run.log(self.iteration, metrics)
+                if self.ranks.is_first:
+                    self.run.log(self.iteration, metrics)
                 bar.advance(**{name: metrics[name] for name in self._shown(metrics)})
+                stop.requested = self.ranks.any(stop.requested)
                 due = self.iteration % settings.checkpoint_every == 0
                 if due or stop.requested or self.iteration == until:
                     self.save_checkpoint()
@@ -145,8 +155,22 @@ class VGGRPOTrainer:
         start = self.iteration * size
         return shuffled_places(len(self.prompts), start, size, self.settings.seed, "prompts")
 
+    def window(self) -> tuple[int, int]:
+        """(start, length) of the iteration's stochastic steps."""
+        settings, places = self.settings, self.settings.window_places
+        start = settings.sde_window.start
+        if settings.sde_window_moves == "slides":
+            start = self.iteration // settings.sde_window_stay % len(places)
+        elif settings.sde_window_moves == "random":
+            start = derive_seed(settings.seed, "window", self.iteration) % len(places)
+        return start, len(settings.sde_window)
+
+    def members(self, slot: int) -> list[int]:
+        """Which members of the iteration's group number `slot` are this rank's."""
+        return self.ranks.members(self.settings.group_size, slot)
+
     def rollout(self, place: int, slot: int = 0) -> RolloutGroup:
-        """K trajectories of the prompt at `place`, as the iteration's group number `slot`."""
+        """This rank's trajectories of the prompt at `place`, as the iteration's group number `slot`."""
         settings, prompt = self.settings, self.prompts[place]
         # The slot keeps two groups apart when an iteration draws one prompt twice.
         stream = (settings.seed, "rollout", self.iteration, slot, prompt.id)
@@ -154,12 +178,12 @@ class VGGRPOTrainer:
             self.policy,
             self.prompt_embeds[place],
             self.schedule,
-            seeds=[derive_seed(*stream, k) for k in range(settings.group_size)],
+            seeds=[derive_seed(*stream, k) for k in self.members(slot)],
             latent_shape=self.latent_shape,
             prompt_id=prompt.id,
             transition=settings.transition,
             noise_scale=settings.noise_scale,
-            window=(settings.sde_window.start, len(settings.sde_window)),
+            window=self.window(),
             cfg_scale=settings.cfg_scale,
             negative_prompt_embeds=self.negative_prompt_embeds,
             shared_noise_seed=derive_seed(*stream) if settings.shared_noise else None,
@@ -168,13 +192,26 @@ class VGGRPOTrainer:
         )
 
     def score(self, groups: Sequence[RolloutGroup]) -> Scores:
-        """Every reward of every sample, through the latent geometry model."""
-        return score_groups(groups, self.lgm, self.rewards, self.settings.rollout_batch)
+        """Every reward of every sample of all ranks, through the latent geometry model."""
+        latents = torch.cat([group.latents for group in groups])
+        own = score_samples(latents, self.lgm, self.rewards, self.settings.rollout_batch)
+        places = [(slot, member) for slot in range(len(groups)) for member in self.members(slot)]
+        slots, members = zip(*places, strict=True)
+
+        def of_all_ranks(values: Tensor) -> Tensor:
+            whole = values.new_zeros(len(groups), self.settings.group_size)
+            whole[list(slots), list(members)] = values
+            self.ranks.sum_([whole])
+            return whole
+
+        rewards = {name: of_all_ranks(values) for name, values in own.rewards.items()}
+        return Scores(rewards, of_all_ranks(own.valid.int()).bool())
 
     def update(self, groups: Sequence[RolloutGroup], advantages: Tensor) -> dict[str, float]:
         """`updates_per_rollout` optimizer steps, each on its share of every group's members."""
         share = self.settings.group_size // self.settings.updates_per_rollout
         totals: dict[str, float] = defaultdict(float)
+        norms = 0.0
         for number in range(self.settings.updates_per_rollout):
             self.optimizer.zero_grad(set_to_none=True)
             first = number * share
@@ -183,6 +220,7 @@ class VGGRPOTrainer:
                     self._check_on_policy(loss)
                 for name, value in loss.metrics().items():
                     totals[name] += weight * value / self.settings.updates_per_rollout
+            self._exchange_gradients()
             norm = gradient_norm(self.parameters)
             require_finite(self.iteration, {"policy gradient": norm})
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.grad_clip, norm)
@@ -190,22 +228,33 @@ class VGGRPOTrainer:
             done = self.iteration * self.settings.updates_per_rollout + number
             set_learning_rate(self.optimizer, min(1.0, (done + 1) / warmup) if warmup else 1.0)
             self.optimizer.step()
-            totals["policy/grad_norm"] += norm.item() / self.settings.updates_per_rollout
-        return dict(totals)
+            norms += norm.item() / self.settings.updates_per_rollout
+        return self.ranks.sum_figures(totals) | {"policy/grad_norm": norms}
+
+    def _exchange_gradients(self) -> None:
+        """Makes the gradients the sum of all ranks'; one without a member in this update adds nothing."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.ranks.sum_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
 
     def _backward(
         self, groups: Sequence[RolloutGroup], advantages: Tensor, members: range
     ) -> Iterator[tuple[float, PolicyLoss]]:
-        """Adds the gradient of the mean loss over groups, members and steps, in small pieces.
+        """Adds this rank's part of the gradient of the mean loss over groups, members and steps, in small
+        pieces.
 
         Yields each piece's share of the mean with its loss, after its backward pass.
         """
         size = self.settings.update_batch
-        pieces = [slice(i, min(i + size, members.stop)) for i in range(members.start, members.stop, size)]
-        for group, group_advantages_ in zip(groups, advantages, strict=True):
-            for piece in pieces:
+        for slot, (group, group_advantages_) in enumerate(zip(groups, advantages, strict=True)):
+            own = self.members(slot)
+            # The group holds this rank's members, in their order: those of the update are a run of them.
+            first, stop = bisect_left(own, members.start), bisect_left(own, members.stop)
+            own_advantages = group_advantages_[own]
+            for piece in (slice(i, min(i + size, stop)) for i in range(first, stop, size)):
                 for step in range(group.num_steps):
-                    loss = self.step_loss(group, step, piece, group_advantages_[piece])
+                    loss = self.step_loss(group, step, piece, own_advantages[piece])
                     require_finite(self.iteration, {f"policy loss of prompt {group.prompt_id}": loss.loss})
                     weight = (piece.stop - piece.start) / (len(members) * len(groups) * group.num_steps)
                     (weight * loss.loss).backward()
@@ -256,7 +305,10 @@ class VGGRPOTrainer:
             save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.optimizer))
             self.policy.save_lora(folder / LORA_FOLDER)
 
-        self.run.save_checkpoint(self.iteration, write, keep_last=self.settings.keep_checkpoints)
+        self.ranks.require_equal("the policy's weights", self.parameters)
+        if self.ranks.is_first:
+            self.run.save_checkpoint(self.iteration, write, keep_last=self.settings.keep_checkpoints)
+        self.ranks.wait()
 
     def _shown(self, metrics: Mapping[str, float]) -> list[str]:
         rewards = [f"reward/{name}/mean" for name in self.rewards]

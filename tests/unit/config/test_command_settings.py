@@ -73,6 +73,14 @@ def test_window_never_includes_the_last_step(changes: dict[str, Any], window: ra
     assert train(**changes).sde_window == window
 
 
+def test_a_window_that_moves_has_somewhere_to_go() -> None:
+    assert train(sde_window_moves="random", sde_window_length=4).window_places == range(6)
+    with pytest.raises(ConfigError, match="the window is all of the steps that can be stochastic"):
+        train(sde_window_moves="slides")
+    with pytest.raises(ConfigError, match="with sde_window_moves random the window has no fixed start"):
+        train(sde_window_moves="random", sde_window_start=2, sde_window_length=3)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -131,6 +131,25 @@ def test_members_may_share_the_initial_noise_but_not_the_path(linear_policy, emb
     torch.testing.assert_close(moved, moved[:1].expand_as(moved), rtol=0.0, atol=1e-5)
 
 
+def test_the_shared_steps_before_a_window_are_computed_once(policy, embeds, monkeypatch):
+    """Against every member's own way from the same noise; and by counting the samples that are denoised."""
+    denoised, plain = [], policy.velocity
+
+    def counting(latents, *arguments, **options):
+        denoised.append(len(latents))
+        return plain(latents, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(policy, "velocity", counting)
+        shared = draw(policy, embeds, shared_noise_seed=99, window=(3, 2), micro_batch=2)
+    assert sum(denoised) == 3 + 3 * len(SEEDS)
+    x = initial_noise([99] * len(SEEDS), SHAPE)
+    for sigma, sigma_next in list(SCHEDULE.steps())[:3]:
+        x = ode_step(x, velocity(policy, x, sigma, embeds[0][0]), sigma, sigma_next)
+    torch.testing.assert_close(shared.states[:, 0], x, rtol=1e-4, atol=1e-4)
+    assert torch.equal(shared.states[0, 0], shared.states[4, 0])
+
+
 def test_a_shared_noise_that_is_a_members_own_seed_is_not_its_step_noise(linear_policy, embeds):
     group = draw(linear_policy, embeds, shared_noise_seed=SEEDS[0])
     start, step = group.states[0, 0].flatten(), (group.states[0, 1] - group.states[1, 1]).flatten()

@@ -82,6 +82,27 @@ def test_iterations_walk_through_permutations_of_the_prompts(make_trainer):
     assert len({tuple(places[start : start + 3]) for start in (0, 3, 6, 9)}) > 1
 
 
+def test_a_sliding_window_visits_every_place_in_turn(make_trainer):
+    trainer = make_trainer(train_steps=5, sde_window_length=2, sde_window_moves="slides", sde_window_stay=2)
+    windows = []
+    for trainer.iteration in range(8):
+        windows.append(trainer.window())
+    assert windows == [(0, 2), (0, 2), (1, 2), (1, 2), (2, 2), (2, 2), (0, 2), (0, 2)]
+    trainer.iteration = 3
+    assert trainer.rollout(0).sigmas == tuple(trainer.schedule.sigmas[1:4].tolist())
+
+
+def test_a_random_window_is_drawn_anew_but_the_same_after_a_resume(make_trainer):
+    changes = {"train_steps": 6, "sde_window_length": 2, "sde_window_moves": "random"}
+    first, second = make_trainer(name="a", **changes), make_trainer(name="b", **changes)
+    starts = []
+    for iteration in range(40):
+        first.iteration = second.iteration = iteration
+        assert first.window() == second.window()
+        starts.append(first.window()[0])
+    assert set(starts) == {0, 1, 2, 3}
+
+
 def test_rollouts_differ_between_iterations_members_and_runs_but_not_between_calls(make_trainer):
     trainer = make_trainer()
     first, again = trainer.rollout(0), trainer.rollout(0)

@@ -1,0 +1,176 @@
+"""The processes that share a run, started by torchrun; without it there is one.
+
+Every rank holds the whole policy and draws its share of each group's members. Rewards are exchanged before
+they are normalised, gradients before they are used, so a run computes the same on any number of ranks, up to
+the order of float32 sums. All randomness is a function of seeds and counters, never of the rank.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import Tensor
+
+from vggrpo.config import ConfigError, TrainSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of a run. With `size` 1 nothing is ever sent."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+    """Where tensors are sent from: that of the models."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the run's files and messages."""
+        return self.rank == 0
+
+    @property
+    def console(self) -> Console | None:
+        """Where progress is shown: the usual place on the first rank, nowhere on the others."""
+        return None if self.is_first else Console(quiet=True)
+
+    def members(self, group_size: int, slot: int) -> list[int]:
+        """Which members of the iteration's group number `slot` are this rank's, in ascending order.
+
+        The first member moves on from group to group, so that what is left over when a group does not divide
+        evenly falls to another rank each time.
+        """
+        return [k for k in range(group_size) if (k + slot) % self.size == self.rank]
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces each tensor by its sum over the ranks, in one exchange per type."""
+        if self.size == 1:
+            return
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            same = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.flatten() for tensor in same]).to(self.device)
+            dist.all_reduce(flat)
+            for tensor, total in zip(same, flat.split([t.numel() for t in same]), strict=True):
+                tensor.copy_(total.view_as(tensor))
+
+    def sum_figures(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Sums by name over the ranks; a rank may lack a name."""
+        total: dict[str, float] = {}
+        for part in self.gather(dict(figures)):
+            for name, value in part.items():
+                total[name] = total.get(name, 0.0) + value
+        return total
+
+    def gather(self, value: T) -> list[T]:
+        """The picklable `value` of every rank, in their order, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def of_first(self, value: T) -> T:
+        """The first rank's `value`, on every rank."""
+        return self.gather(value)[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        return any(self.gather(flag))
+
+    def wait(self) -> None:
+        """Returns when every rank has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """The block runs on the first rank, then on the others, which find there what the first has made."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
+    def require_equal(self, what: str, tensors: Sequence[Tensor]) -> None:
+        """Makes sure that tensors which must be the same on every rank are, bit for bit.
+
+        Raises:
+            RuntimeError: if they differ, naming a rank.
+        """
+        if self.size == 1:
+            return
+        sums = self.gather([tensor.double().sum().item() for tensor in tensors])
+        for rank, theirs in enumerate(sums):
+            if theirs != sums[0]:
+                raise RuntimeError(
+                    f"{what} of rank {rank} differ from those of rank 0: the ranks do not compute the same. "
+                    "Use equal hardware and library versions on all of them"
+                )
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has started this process anew after a failure (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def require_shares(ranks: Ranks, settings: TrainSettings) -> None:
+    """Makes sure that a group's members can be shared out.
+
+    Raises:
+        ConfigError: if there are more ranks than members, or batches do not come out even, as bfloat16 needs.
+    """
+    if ranks.size > settings.group_size:
+        raise ConfigError(
+            f"{ranks.size} processes share groups of {settings.group_size} (group_size): some would have "
+            f"nothing to do; start at most {settings.group_size}, or raise group_size"
+        )
+    share = settings.group_size // settings.updates_per_rollout
+    if settings.precision == "bfloat16" and share % (ranks.size * settings.rollout_batch):
+        raise ConfigError(
+            f"an update has {share} samples of a group (group_size / updates_per_rollout) for {ranks.size} "
+            f"processes in batches of {settings.rollout_batch} (rollout_batch), but in bfloat16 a sample is "
+            "scored exactly as it was drawn only in the same batch: the processes times rollout_batch must "
+            "divide them. Lower rollout_batch and update_batch, or use precision float32"
+        )
+
+
+@contextmanager
+def open_ranks(device: str, timeout_minutes: float) -> Iterator[Ranks]:
+    """The ranks that torchrun has started this process among, or the single one.
+
+    Args:
+        device: the setting: "auto", "cpu", or "cuda". Each rank takes the GPU of its local number.
+        timeout_minutes: how long a rank may keep the others waiting before the run ends.
+
+    Raises:
+        ConfigError: if `device` names one GPU for all ranks.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks()
+        return
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"device is {device}, but {size} processes share this run and each takes a GPU of its own; use "
+            "cuda or auto"
+        )
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    own = f"cuda:{os.environ['LOCAL_RANK']}" if on_gpu else "cpu"
+    if on_gpu:
+        torch.cuda.set_device(own)
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        timeout=timedelta(minutes=timeout_minutes),
+        device_id=torch.device(own) if on_gpu else None,
+    )
+    try:
+        yield Ranks(dist.get_rank(), size, own)
+    finally:
+        dist.destroy_process_group()

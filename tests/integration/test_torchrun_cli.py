@@ -1,0 +1,95 @@
+"""`torchrun` of `vggrpo train`: two processes make the run that one makes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import TRAIN, Pipeline
+from vggrpo.evaluation import EvaluationRecords
+from vggrpo.io import read_records
+from vggrpo.training.align import records_file
+
+
+def torchrun_command(processes: int, *words: object, restarts: int = 0) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    options = [f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    return [*launcher, *options, "-m", "vggrpo", *map(str, words)]
+
+
+def torchrun(processes: int, *words: object) -> subprocess.CompletedProcess[str]:
+    command = torchrun_command(processes, *words)
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+
+
+@pytest.fixture(scope="module")
+def flags(pipeline: Pipeline) -> tuple[object, ...]:
+    lgm = pipeline.folder / "lgm" / "model"
+    return ("--lgm-path", lgm, *TRAIN, "--num-evaluation-prompts", "2", "--precision", "float32")
+
+
+def test_two_processes_make_the_run_of_one(pipeline: Pipeline, flags: tuple[object, ...]) -> None:
+    one, two = pipeline.folder / "one-process", pipeline.folder / "two-processes"
+    for processes, output in ((1, one), (2, two)):
+        done = torchrun(processes, "train", *flags, "--output", output)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("gate of the latent geometry model") == 1
+    assert len((two / "metrics.jsonl").read_text().splitlines()) == len(
+        (one / "metrics.jsonl").read_text().splitlines()
+    )
+    assert not list((two / "evaluations").glob("*.part*"))
+    before = [EvaluationRecords.load(records_file(run, 0)) for run in (one, two)]
+    assert before[0].keys == before[1].keys
+    for name in ("lgm/reprojection", "brightness"):
+        torch.testing.assert_close(
+            torch.tensor(before[0].values(name)), torch.tensor(before[1].values(name)), rtol=1e-3, atol=1e-4
+        )
+    weights = [load_file(run / "lora" / "pytorch_lora_weights.safetensors") for run in (one, two)]
+    assert weights[0].keys() == weights[1].keys()
+    # Three iterations at 1e-3 with AdamW, which makes full-size steps of the smallest gradients: most agree.
+    moved = torch.cat([(weights[0][name] - weights[1][name]).flatten().abs() for name in weights[0]])
+    assert moved.median() < 1e-4
+
+
+def test_a_killed_rank_is_restarted_and_the_run_goes_on(
+    pipeline: Pipeline, flags: tuple[object, ...]
+) -> None:
+    output = pipeline.folder / "killed"
+    words = ("train", *flags, "--output", output)
+    running = subprocess.Popen(
+        torchrun_command(2, *words, restarts=1), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    first_checkpoint = output / "checkpoints" / "step_000001"
+    while not first_checkpoint.exists():
+        assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.02)
+    workers = subprocess.run(
+        ["pgrep", "--parent", str(running.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    os.kill(int(workers[1]), signal.SIGKILL)
+    _, messages = running.communicate(timeout=400)
+    assert running.returncode == 0, messages
+    steps = [record["step"] for record in read_records(output / "metrics.jsonl") if "policy/kl" in record]
+    assert steps == [1, 2, 3]
+    assert (output / "lora").is_dir()
+
+
+def test_wrong_settings_end_all_processes_with_one_reason(
+    pipeline: Pipeline, flags: tuple[object, ...]
+) -> None:
+    output = pipeline.folder / "too-many"
+    done = torchrun(2, "train", *flags, "--num-evaluation-prompts", "1", "--output", output)
+    assert done.returncode != 0
+    assert "2 processes share 1 held-out prompts" in done.stderr
+    assert not output.exists()
+
+
+def test_other_commands_are_one_process(pipeline: Pipeline) -> None:
+    done = torchrun(2, "find-layer", "--output", pipeline.folder / "never")
+    assert done.returncode != 0
+    assert "this command is one process; start it without torchrun" in done.stderr
