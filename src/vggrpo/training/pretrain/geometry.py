@@ -41,7 +41,8 @@ ROTATION_WEIGHT = TRANSLATION_WEIGHT = 3.0
 CAMERA_KINK = 0.1
 """Radians, or parts of the median depth."""
 RAY_WEIGHT = 1.0
-MOVING_FLOW_WEIGHT = 4.0
+MOVING_FLOW_WEIGHT = 1.0
+"""More makes the flow of resting pixels noisy: those that move are few, and this is over them alone."""
 CONFIDENCE_WEIGHT = 0.1
 CONFIDENCE_REGULARISER = 0.1
 """The confidence that minimises error * C - a log C is a / error: about 2 at a depth error of 5 %."""
