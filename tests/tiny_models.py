@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from vggrpo.backbones import LatentSpec
 from vggrpo.backbones.any4d import Any4DConfig
 from vggrpo.backbones.vggt import VGGT, VGGTConfig
+from vggrpo.lgm import Connector, LatentGeometryModel
 
 
 def tiny_any4d_config(**changes: Any) -> Any4DConfig:
@@ -29,7 +31,7 @@ def tiny_any4d_config(**changes: Any) -> Any4DConfig:
     return Any4DConfig(**(values | changes))
 
 
-def tiny_vggt() -> VGGT:
+def tiny_vggt(camera_iterations: int = 4) -> VGGT:
     """The same small VGGT at every call, with patches of 4 pixels; its cameras look about ahead at a scene
     about 3 away. Stitch points E0, E1, E2, A0, A1."""
     torch.manual_seed(11)
@@ -45,6 +47,7 @@ def tiny_vggt() -> VGGT:
             aggregator_heads=2,
             camera_depth=1,
             camera_heads=2,
+            camera_iterations=camera_iterations,
             dpt_layers=(1, 2, 3, 4),
             dpt_features=8,
             dpt_layer_dims=(4, 4, 8, 8),
@@ -55,9 +58,21 @@ def tiny_vggt() -> VGGT:
             parameter.add_(torch.randn(parameter.shape), alpha=0.1)
         correction = model.network.camera_head.correction.fc2
         correction.weight.mul_(0.1)
-        correction.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 0, 0.25, 0.25, 0.3]))  # four steps add up
+        # The steps add up.
+        correction.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 0, 1.0, 1.0, 1.2]) / camera_iterations)
         model.network.depth_head.regressor.out.bias[0] = 1.1
     return model.requires_grad_(False).eval()
+
+
+def tiny_latent_geometry(latent_spec: LatentSpec, dtype: torch.dtype = torch.float32) -> LatentGeometryModel:
+    """The same small VGGT at every call, entered from latents of `latent_spec`; all rewards exist on it.
+
+    Its cameras are refined in one step, not four, since no gradient flows from one step to the one before.
+    """
+    backbone = tiny_vggt(camera_iterations=1)
+    point = backbone.stitch_point("E1")
+    connector = Connector(latent_spec.channels, point.width, (2, 2), point.num_special_tokens)
+    return LatentGeometryModel(backbone, connector, "E1", latent_spec, "tiny", "tiny").to(dtype)
 
 
 def tiny_wan(folder: Path, kind: str) -> Path:

@@ -29,6 +29,8 @@ SOURCE_COLOURS = {"lgm": LGM, "teacher": TEACHER}
 SOURCE_WORDS = {"lgm": "LGM on latents", "teacher": "teacher on decoded video"}
 KIND_MARKERS = {"all": "o", "static": "s", "dynamic": "^"}
 REWARDS = ("camera_motion", "reprojection")
+GROUP_COLOURS = (NEUTRAL, LGM, "#56B4E9", TEACHER, "#009E73", "#CC79A7")
+GROUP_MARKERS = ("D", "o", "v", "s", "^", "P")
 MOTION_AMOUNTS = ("camera_path", "camera_extent", "flow_magnitude", "flow_drift")
 PIXELS = ("brightness", "saturation", "sharpness", "object_presence")
 GATE_SHARE, GATE_AUC = 0.8, 0.93
@@ -184,6 +186,47 @@ def alarm_experiment(figures: Figures, path: Path) -> None:
     save(figure, path)
 
 
+def guidance(figures: Figures, path: Path) -> None:
+    """A row for each setting; rewards by LGM and teacher, and what must not change."""
+    rows = figures["rows"]
+    labels = [row["name"].replace("_", " ") for row in rows]
+    figure = Figure(figsize=(14.0, 1.6 + ROW_HEIGHT * 1.25 * max(len(rows), 3)), layout="constrained")
+    panels = figure.subplots(1, 4, sharey=True)
+    _reward_panels(panels, labels, rows)
+    for metric, axes, bar in (("flow_drift", panels[2], 0.9), ("sharpness", panels[3], 0.95)):
+        series = [Series([interval(row["ratios"][metric]) for row in rows], NEUTRAL)]
+        title = f"{describe(metric).label}, share of the unguided"
+        forest(axes, labels, series, title, references=(1.0, bar))
+    _separate_groups(panels, [row["group"] for row in rows])
+    save(figure, path)
+
+
+def best_of(figures: Figures, path: Path) -> None:
+    """What denoiser evaluations buy: the gain of each reward by the teacher over their number."""
+    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    groups = list(dict.fromkeys(row["group"] for row in figures["rows"]))
+    for reward, axes in zip(REWARDS, panels, strict=True):
+        for row in figures["rows"]:
+            gain, spent = interval(row["changes"][f"teacher/{reward}"]), row["evaluations"]
+            place = groups.index(row["group"])
+            colour, marker = GROUP_COLOURS[place % 6], GROUP_MARKERS[place % 6]
+            axes.plot([spent, spent], [gain.low, gain.high], color=colour, linewidth=1.4)
+            axes.plot(spent, gain.mean, marker, color=colour, label=row["group"].replace("_", " "))
+            axes.annotate(
+                row["name"].replace("_", " "),
+                (spent, gain.mean),
+                xytext=(5, 3),
+                textcoords="offset points",
+                fontsize=7.5,
+            )
+        axes.axhline(0, color="grey", linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_xlabel("denoiser evaluations a video", fontsize=8.5)
+        _style(axes, f"{reward.replace('_', ' ')} by the teacher: gain")
+    save(figure, path)
+
+
 def noise(figures: Figures, path: Path) -> None:
     """The picture of `vggrpo tune-noise`."""
     plot_noise(noise_tuning(figures), path)
@@ -200,7 +243,8 @@ def noise_tuning(figures: Figures) -> NoiseTuning:
 
 
 PICTURES: dict[str, Callable[[Figures, Path], None]] = {
-    picture.__name__: picture for picture in (main_result, ablations, lgm_ablation, alarm_experiment, noise)
+    picture.__name__: picture
+    for picture in (main_result, ablations, lgm_ablation, alarm_experiment, noise, guidance, best_of)
 }
 """By the name of the benchmark."""
 
@@ -272,6 +316,21 @@ def _style(axes: "Axes", title: str) -> None:
 def _mark(axes: "Axes", bar: float, rows: int, first: int) -> None:
     """A bar that `rows` rows from `first` on are held to."""
     axes.plot([bar, bar], [first - 0.4, first + rows - 0.6], color=WARNING, linewidth=1.4)
+
+
+def _reward_panels(panels: Sequence["Axes"], labels: Sequence[str], rows: Sequence[Figures]) -> None:
+    """The changes of both rewards, by LGM and teacher, in the first two panels."""
+    for reward, axes in zip(REWARDS, panels, strict=False):
+        series = [
+            Series(
+                [interval(row["changes"][f"{source}/{reward}"]) for row in rows],
+                colour,
+                SOURCE_WORDS[source],
+                shift=0.26 * (source == "teacher"),
+            )
+            for source, colour in SOURCE_COLOURS.items()
+        ]
+        forest(axes, labels, series, f"{reward.replace('_', ' ')}: change", references=(0.0,))
 
 
 def _separate_groups(panels: Sequence["Axes"], groups: Sequence[str]) -> None:

@@ -150,6 +150,19 @@ class VideoBackbone(ABC):
         """Loads LoRA weights written by `save_lora` (or by diffusers) for inference or further training."""
 
     @abstractmethod
+    def load_loras(self, loras: Sequence[tuple[Path, float]]) -> None:
+        """Loads several LoRAs, (folder, scale) each, whose effects add up, for inference."""
+
+    @abstractmethod
+    def check_lora(self, folder: Path) -> None:
+        """Makes sure that a LoRA fits this model, without loading the model.
+
+        Raises:
+            FileNotFoundError, CorruptFileError: if the LoRA is missing, damaged or in another format.
+            ConfigError: if it is another model's.
+        """
+
+    @abstractmethod
     def release(self, *parts: str) -> None:
         """Frees "text_encoder" and/or "vae"; they load again when next used."""
 

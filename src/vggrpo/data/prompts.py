@@ -1,91 +1,65 @@
-"""Prompts from text and JSON Lines files."""
+"""Prompts from text and JSON Lines files, and from sets that have a name."""
 
-import hashlib
 import json
-import re
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from vggrpo.config.errors import ConfigError
+from vggrpo.data.prompt import ID_PATTERN, Prompt
+from vggrpo.data.prompt_sets import load_prompt_set, load_vbench_prompts, prompt_set_names
 
-PROMPT_SUFFIXES = (".txt", ".jsonl")
+PROMPT_SUFFIXES = (".txt", ".jsonl", ".json")
+STDIN = "-"
 FIELDS = ("id", "prompt", "kind")
-ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt with a name of its own."""
-
-    id: str
-    """Names random streams and files, so letters, digits, dot, dash and underscore only."""
-    text: str
-    kind: str = ""
-    """The sort of scene ("static", "dynamic", ...) by which results are grouped; "" if unknown."""
-
-    @classmethod
-    def from_text(cls, text: str, kind: str = "") -> "Prompt":
-        """A prompt whose id is made from its text, whatever its place in a file."""
-        words = re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-")
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return cls(f"{words}-{digest}" if words else digest, text, kind)
 
 
 def load_prompts(path: Path | str) -> list[Prompt]:
-    """The prompts of a file, in its order.
+    """The prompts of a file, in its order, or of a set of this package ("static-test"; `prompt_set_names`).
 
     A .txt file has one prompt a line; empty lines do not count. A .jsonl file has one object a line with
-    "prompt" and, where wanted, "id" (made from the text otherwise) and "kind".
+    "prompt" and, where wanted, "id" (made from the text otherwise) and "kind". A .json file is the prompt
+    suite of a VBench installation; see `load_vbench_prompts`.
 
     Raises:
         ConfigError: if the file is missing, empty, not UTF-8 or of another kind, or lines are wrong: names
             every wrong line, among them repeated prompts and ids.
     """
+    if str(path) in prompt_set_names():
+        return load_prompt_set(str(path))
     path = Path(path)
     if path.suffix not in PROMPT_SUFFIXES:
         raise ConfigError(
-            f"{path} is no prompt file: expected .txt (a prompt a line) or .jsonl "
-            f"(an object a line with {', '.join(FIELDS)})"
+            f"{path} is no prompt file: expected .txt (a prompt a line), .jsonl (an object a line with "
+            f"{', '.join(FIELDS)}), VBench's .json, or one of the sets {', '.join(prompt_set_names())}"
         )
     if not path.is_file():
         raise ConfigError(f"there is no prompt file {path}")
+    if path.suffix == ".json":
+        return load_vbench_prompts(path)
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-    problems: list[str] = []
-    prompts: list[Prompt] = []
-    places: dict[tuple[str, str], int] = {}
-    for number, line in _filled(lines):
-        try:
-            prompt = _from_json(line) if path.suffix == ".jsonl" else Prompt.from_text(line.strip())
-        except ValueError as error:
-            problems.append(f"{path}:{number}: {error}")
-            continue
-        for what, value in (("prompt", _normalised(prompt.text)), ("id", prompt.id)):
-            first = places.setdefault((what, value), number)
-            if first != number:
-                problems.append(f"{path}:{number}: the {what} {value!r} is that of line {first} again")
-                break
-        prompts.append(prompt)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    if not prompts:
-        raise ConfigError(f"{path} holds no prompts")
-    return prompts
+    return _parse_lines(lines, str(path), is_json=path.suffix == ".jsonl")
 
 
 def read_prompts(values: Sequence[str]) -> list[Prompt]:
-    """Prompts as a command line gives them: texts, or a single .txt or .jsonl file.
+    """Prompts as a command line gives them: texts, a single file or set's name, or "-" for standard input.
+
+    Standard input is read as a .jsonl file if its first filled line begins with {, else as a .txt file.
 
     Raises:
         ConfigError: as `load_prompts`; or if there is no prompt, one is empty, or one comes twice.
     """
-    if len(values) == 1 and values[0].endswith(PROMPT_SUFFIXES):
+    if list(values) == [STDIN]:
+        lines = sys.stdin.read().splitlines()
+        begins = next((line.lstrip() for _, line in _filled(lines)), "")
+        return _parse_lines(lines, "standard input", is_json=begins.startswith("{"))
+    if len(values) == 1 and (values[0].endswith(PROMPT_SUFFIXES) or values[0] in prompt_set_names()):
         return load_prompts(values[0])
     if not values:
-        raise ConfigError("no prompts were given: give texts, or a .txt or .jsonl file")
+        raise ConfigError("no prompts were given: give texts, a .txt or .jsonl file, or the name of a set")
     seen: dict[str, int] = {}
     for position, text in enumerate(values, start=1):
         if not text.strip():
@@ -94,6 +68,30 @@ def read_prompts(values: Sequence[str]) -> list[Prompt]:
         if first != position:
             raise ConfigError(f"prompt {position} is prompt {first} again: {text!r}")
     return [Prompt.from_text(text.strip()) for text in values]
+
+
+def _parse_lines(lines: Sequence[str], source: str, is_json: bool) -> list[Prompt]:
+    """The prompts of the lines of a file; see `load_prompts`."""
+    problems: list[str] = []
+    prompts: list[Prompt] = []
+    places: dict[tuple[str, str], int] = {}
+    for number, line in _filled(lines):
+        try:
+            prompt = _from_json(line) if is_json else Prompt.from_text(line.strip())
+        except ValueError as error:
+            problems.append(f"{source}:{number}: {error}")
+            continue
+        for what, value in (("prompt", _normalised(prompt.text)), ("id", prompt.id)):
+            first = places.setdefault((what, value), number)
+            if first != number:
+                problems.append(f"{source}:{number}: the {what} {value!r} is that of line {first} again")
+                break
+        prompts.append(prompt)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if not prompts:
+        raise ConfigError(f"{source} holds no prompts")
+    return prompts
 
 
 def _filled(lines: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -1,5 +1,6 @@
 """Cameras, rotations, depth, point rendering and trajectories. Depends on torch only."""
 
+from vggrpo.geometry.camera_paths import CAMERA_PATHS, dolly, orbit, pan, resample_path, truck
 from vggrpo.geometry.cameras import (
     apply_intrinsics,
     camera_rays,
@@ -41,6 +42,7 @@ from vggrpo.geometry.trajectories import (
 )
 
 __all__ = [
+    "CAMERA_PATHS",
     "PointRender",
     "SceneGeometry",
     "angular_velocity",
@@ -50,6 +52,7 @@ __all__ = [
     "depth_ray_to_z",
     "depth_z_to_ray",
     "difference",
+    "dolly",
     "essential_matrix",
     "fit_intrinsics",
     "fundamental_matrix",
@@ -62,6 +65,8 @@ __all__ = [
     "matrix_to_quat_wxyz",
     "matrix_to_quat_xyzw",
     "median_depth",
+    "orbit",
+    "pan",
     "path_length",
     "pixel_grid",
     "project",
@@ -70,6 +75,7 @@ __all__ = [
     "relative_pose",
     "relative_rotation",
     "render_depth",
+    "resample_path",
     "rotate",
     "safe_norm",
     "sampson_distance",
@@ -81,6 +87,7 @@ __all__ = [
     "static_mask_from_flow",
     "symmetric_epipolar_distance",
     "transform_points",
+    "truck",
     "unproject",
     "valid_depth",
     "with_static_mask",

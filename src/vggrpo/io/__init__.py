@@ -7,7 +7,7 @@ from vggrpo.io.progress import ProgressBar, format_duration, progress
 from vggrpo.io.runs import Checkpoint, RunFolder, settings_to_yaml
 from vggrpo.io.seeding import derive_seed, make_generator
 from vggrpo.io.tensors import load_metadata, load_tensors, save_tensors
-from vggrpo.io.video import read_video, write_video
+from vggrpo.io.video import check_video_writing, read_video, write_video
 
 __all__ = [
     "Checkpoint",
@@ -15,6 +15,7 @@ __all__ = [
     "RunFolder",
     "atomic_file",
     "atomic_folder",
+    "check_video_writing",
     "derive_seed",
     "file_sha256",
     "format_duration",

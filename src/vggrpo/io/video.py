@@ -7,13 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vggrpo.config.errors import CorruptFileError
+from vggrpo.config.errors import ConfigError, CorruptFileError
 from vggrpo.io.atomic import atomic_file
+
+ENCODER = "libx264"
 
 if TYPE_CHECKING:
     import torch
 
     Frames = np.ndarray[Any, np.dtype[np.uint8]] | torch.Tensor
+
+
+def check_video_writing(height: int, width: int) -> None:
+    """Makes sure, before any work, that `write_video` can write frames of this size here.
+
+    Raises:
+        ConfigError: if PyAV's FFmpeg has no H.264 encoder, or a side is odd.
+    """
+    import av
+
+    for name, side in (("height", height), ("width", width)):
+        if side % 2:
+            raise ConfigError(f"{name} is {side}, but yuv420p video needs an even one")
+    try:
+        av.codec.Codec(ENCODER, "w")
+    except av.codec.codec.UnknownCodecError as error:
+        raise ConfigError(
+            f"the FFmpeg that PyAV uses here has no encoder {ENCODER}, without which no .mp4 can be written; "
+            "install PyAV's own wheel, which has it: pip install --force-reinstall --only-binary av av"
+        ) from error
 
 
 def write_video(path: Path | str, frames: "Frames", fps: float, crf: int = 17) -> None:
@@ -46,7 +68,7 @@ def write_video(path: Path | str, frames: "Frames", fps: float, crf: int = 17) -
         atomic_file(path) as temporary,
         av.open(temporary, "w", options={"fflags": "+bitexact"}) as container,
     ):
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=encoder)
+        stream = container.add_stream(ENCODER, rate=Fraction(fps).limit_denominator(1001), options=encoder)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_range = ColorRange.MPEG

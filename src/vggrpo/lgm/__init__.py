@@ -3,7 +3,7 @@
 from vggrpo.lgm.block_states import block_loss, per_clip, recorded_blocks
 from vggrpo.lgm.connector import Connector
 from vggrpo.lgm.distillation import DEFAULT_WEIGHTS, distillation_loss
-from vggrpo.lgm.model import LatentGeometryModel
+from vggrpo.lgm.model import LatentGeometryModel, read_latent_spec
 from vggrpo.lgm.quality import agreement, agreement_where_seen
 from vggrpo.lgm.ridge import RidgeSolution, RidgeStatistics, fit_ridge
 from vggrpo.lgm.search import LayerResult, LayerSearch, find_layer
@@ -28,6 +28,7 @@ __all__ = [
     "layer_table",
     "per_clip",
     "plot_layer_search",
+    "read_latent_spec",
     "recorded_blocks",
     "teacher_frames",
     "token_grid",

@@ -104,14 +104,17 @@ class LatentGeometryModel(nn.Module):
         Raises:
             ValueError: if they do not, naming both autoencoders and the remedy.
         """
-        if latent_spec == self.latent_spec:
-            return
-        raise ValueError(
-            f"this latent geometry model reads latents of {self.video_model} "
-            f"({_describe(self.latent_spec)}), but {video_model} has another autoencoder "
-            f"({_describe(latent_spec)}); train a latent geometry model for it with `vggrpo train-lgm`, or "
-            "use the video model that this one was made for"
-        )
+        _check_spec(self.latent_spec, self.video_model, latent_spec, video_model)
+
+    @classmethod
+    def check_saved(cls, folder: Path | str, latent_spec: LatentSpec, video_model: str) -> None:
+        """The check of `check_latents` on a folder by `save_pretrained`; loads no weights.
+
+        Raises:
+            FileNotFoundError, CorruptFileError: if the folder holds no such model, or is damaged.
+            ValueError: as `check_latents`.
+        """
+        _check_spec(*read_latent_spec(folder), latent_spec, video_model)
 
     def add_lora(self, rank: int, alpha: float, seed: int = 0) -> None:
         """Makes the connector trainable, and LoRA factors on all Linear and Conv2d layers of the rest.
@@ -181,13 +184,9 @@ class LatentGeometryModel(nn.Module):
             ValueError: if it was written by a newer version.
         """
         folder = Path(folder)
-        if not (folder / CONFIG_FILE).is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no latent geometry model: it has no {CONFIG_FILE}; "
-                "`vggrpo train-lgm` writes one"
-            )
+        config_file = _config_file(folder)
         verify_manifest(folder)
-        config = _read_config(folder / CONFIG_FILE)
+        config = _read_config(config_file)
         connector = Connector.from_config(config["connector"])
         connector.load_state_dict(load_tensors(folder / CONNECTOR_FILE))
         model = cls(
@@ -216,6 +215,36 @@ class LatentGeometryModel(nn.Module):
             "connector": self.connector.config,
             "adaptation": self.adaptation,
         }
+
+
+def read_latent_spec(folder: Path | str) -> tuple[LatentSpec, str]:
+    """What latents a saved model reads, and the name of the video model whose they are; loads no weights.
+
+    Raises:
+        FileNotFoundError, CorruptFileError: if the folder holds no such model, or is damaged.
+        ValueError: if it was written by a newer version.
+    """
+    config = _read_config(_config_file(Path(folder)))
+    return LatentSpec(**config["latent_spec"]), config["video_model"]
+
+
+def _config_file(folder: Path) -> Path:
+    if not (folder / CONFIG_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no latent geometry model: it has no {CONFIG_FILE}; `vggrpo train-lgm` writes one"
+        )
+    return folder / CONFIG_FILE
+
+
+def _check_spec(own: LatentSpec, own_video_model: str, latent_spec: LatentSpec, video_model: str) -> None:
+    if latent_spec == own:
+        return
+    raise ValueError(
+        f"this latent geometry model reads latents of {own_video_model} "
+        f"({_describe(own)}), but {video_model} has another autoencoder "
+        f"({_describe(latent_spec)}); train a latent geometry model for it with `vggrpo train-lgm`, or "
+        "use the video model that this one was made for"
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from vggrpo.geometry import (
     static_mask_from_flow,
     valid_depth,
 )
-from vggrpo.rewards.base import SceneReward
+from vggrpo.rewards.base import SceneReward, neutralised, usable_samples
 from vggrpo.rewards.comparison import depth_error, observed_at_pixels, observed_at_points
 
 
@@ -97,15 +97,7 @@ class ReprojectionReward(SceneReward):
 
     def score(self, scene: SceneGeometry) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See the class."""
-        unit = median_depth(scene.depth_z) if self.relative else scene.depth_z.new_ones(scene.batch_size)
-        static, filtered = self._static(scene, unit)
-        usable = valid_depth(scene.depth_z) & static
-        render = self._render(scene, usable)
-        if self.compare == "pixel":
-            observed, omega = observed_at_pixels(render, scene.depth_z, usable)
-        else:
-            observed, omega = observed_at_points(render, scene.depth_z, usable, self.edge_tolerance)
-        error = depth_error(render.depth, observed, self.occlusion_tolerance) / unit[:, None, None, None]
+        error, omega, static, filtered = self._compared(scene)
         view_error = masked_mean(error, omega, dim=(2, 3))
         overlap = omega.flatten(2).to(error.dtype).mean(dim=2)
         view_valid = (overlap > 0) & (overlap >= self.min_overlap)
@@ -120,6 +112,31 @@ class ReprojectionReward(SceneReward):
             "dynamics_filtered": torch.full_like(view_valid[:, 0], filtered),
         }
         return 1 / (1 + worst), view_valid.any(dim=1), parts
+
+    def error_map(self, scene: SceneGeometry) -> Tensor:
+        """The errors that `view_error` averages, pixel by pixel [B, T, H, W], without gradient.
+
+        In median depths of the clip if `relative`, else in scene units; NaN outside Omega_i, and in every
+        pixel of a clip that the reward could not use.
+        """
+        with torch.no_grad(), torch.autocast(device_type=scene.device.type, enabled=False):
+            scene = scene.to(dtype=torch.promote_types(scene.dtype, torch.float32))
+            usable = usable_samples(scene)
+            error, omega, _, _ = self._compared(neutralised(scene, usable))
+            return torch.where(omega & usable[:, None, None, None], error, torch.nan)
+
+    def _compared(self, scene: SceneGeometry) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """Errors, Omega and static pixels, [B, T, H, W] each, and whether dynamics were known."""
+        unit = median_depth(scene.depth_z) if self.relative else scene.depth_z.new_ones(scene.batch_size)
+        static, filtered = self._static(scene, unit)
+        usable = valid_depth(scene.depth_z) & static
+        render = self._render(scene, usable)
+        if self.compare == "pixel":
+            observed, omega = observed_at_pixels(render, scene.depth_z, usable)
+        else:
+            observed, omega = observed_at_points(render, scene.depth_z, usable, self.edge_tolerance)
+        error = depth_error(render.depth, observed, self.occlusion_tolerance) / unit[:, None, None, None]
+        return error, omega, static, filtered
 
     def _static(self, scene: SceneGeometry, unit: Tensor) -> tuple[Tensor, bool]:
         """[B, T, H, W] bool, and whether anything was known about dynamics."""

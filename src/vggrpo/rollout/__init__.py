@@ -1,19 +1,35 @@
-"""Rollouts: a prompt to a group of denoising trajectories, and scoring their steps again."""
+"""Rollouts: a prompt to denoising trajectories, scoring their steps again, and guidance towards a reward."""
 
+from vggrpo.rollout.best_of import BestOf, BestSample, candidate_seeds, sample_best
 from vggrpo.rollout.condition import Condition
+from vggrpo.rollout.guidance import Correction, RewardGuidance
+from vggrpo.rollout.latent_reward import LatentReward, LatentScore
 from vggrpo.rollout.noise import initial_noise, step_generators
 from vggrpo.rollout.ode import sample_ode
 from vggrpo.rollout.rescore import RescoredStep, rescore
 from vggrpo.rollout.sampler import sample_group
 from vggrpo.rollout.sde import sample_sde
+from vggrpo.rollout.solvers import SolverSettings
+from vggrpo.rollout.trajectories import GuidedStep, Trajectories
 from vggrpo.rollout.types import RolloutGroup
 
 __all__ = [
+    "BestOf",
+    "BestSample",
     "Condition",
+    "Correction",
+    "GuidedStep",
+    "LatentReward",
+    "LatentScore",
     "RescoredStep",
+    "RewardGuidance",
     "RolloutGroup",
+    "SolverSettings",
+    "Trajectories",
+    "candidate_seeds",
     "initial_noise",
     "rescore",
+    "sample_best",
     "sample_group",
     "sample_ode",
     "sample_sde",

@@ -38,7 +38,7 @@ class Condition:
         """Where the embeddings are, and so where the policy runs."""
         return self.prompt_embeds.device
 
-    def take(self, members: slice) -> "Condition":
+    def take(self, members: slice | Tensor) -> "Condition":
         """The condition of some samples; the same object where the samples share one prompt."""
         if self.prompt_embeds.ndim == 2:
             return self

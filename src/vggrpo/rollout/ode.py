@@ -1,4 +1,4 @@
-"""Deterministic sampling for inference and evaluation."""
+"""Deterministic sampling for inference and evaluation, guided towards a reward where that is asked for."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from vggrpo.backbones.base import VideoBackbone
-from vggrpo.flow import SigmaSchedule, ode_step
+from vggrpo.flow import SigmaSchedule
 from vggrpo.rollout.batches import MicroBatches, OnStep
 from vggrpo.rollout.condition import Condition
+from vggrpo.rollout.guidance import RewardGuidance
 from vggrpo.rollout.noise import initial_noise
+from vggrpo.rollout.solvers import SolverName, SolverSettings
+from vggrpo.rollout.trajectories import Trajectories
 
 
 @torch.no_grad()
@@ -25,8 +28,10 @@ def sample_ode(
     negative_prompt_embeds: Tensor | None = None,
     micro_batch: int | None = None,
     on_step: OnStep | None = None,
+    solver: SolverName = "euler",
+    guidance: RewardGuidance | None = None,
 ) -> Tensor:
-    """Euler steps of the flow from given noises to clean latents, one sample per prompt.
+    """Steps of the flow from given noises to clean latents, one sample per prompt.
 
     Args:
         policy: the model whose velocity drives the samples, on the device of `prompt_embeds`.
@@ -40,6 +45,8 @@ def sample_ode(
         negative_prompt_embeds: [L, D].
         micro_batch: samples that run together; all N by default.
         on_step: progress callback.
+        solver: "euler", "heun" or "unipc".
+        guidance: towards a reward; of scale 0 it changes no bit.
 
     Returns:
         Normalised clean latents [N, C, T_lat, H_lat, W_lat], float32, on the device of `prompt_embeds`.
@@ -66,10 +73,14 @@ def sample_ode(
 
     batches = MicroBatches(len(noises), micro_batch, schedule.num_steps, on_step)
     latents = noises.to(device=condition.device, dtype=torch.float32, copy=True)
+    integrator = SolverSettings(solver)
     for members in batches:
-        x, members_condition = latents[members], condition.take(members)
-        for sigma, sigma_next in schedule.steps():
-            x = ode_step(x, members_condition.velocity(policy, x, sigma), sigma, sigma_next)
+        trajectories = Trajectories(
+            policy, condition.take(members), integrator.start(schedule), latents[members], guidance=guidance
+        )
+        while not trajectories.done:
+            trajectories.evaluate()
+            trajectories.advance()
             batches.step_done()
-        latents[members] = x
+        latents[members] = trajectories.x
     return latents

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -5,13 +6,26 @@ import torch
 
 from vggrpo.backbones.wan import WanBackbone
 from vggrpo.config import ConfigError
-from vggrpo.data import Prompt, SamplingSettings, make_videos, order_videos, unfinished
+from vggrpo.data import Prompt, SamplingSettings, Steering, make_videos, order_videos, unfinished
 from vggrpo.io import load_tensors, write_video
-from vggrpo.rollout import sample_ode
+from vggrpo.rollout import (
+    BestOf,
+    LatentScore,
+    RewardGuidance,
+    SolverSettings,
+    candidate_seeds,
+    sample_ode,
+    sample_sde,
+)
 
 SETTINGS = SamplingSettings(num_frames=5, height=16, width=24, fps=8.0, infer_steps=3, cfg_scale=2.0)
 PROMPTS = [Prompt.from_text("a red box"), Prompt("two", "a blue sphere", "static")]
 VERSIONS = {"torch": torch.__version__}
+
+
+def mean_score(latents):
+    value = latents.flatten(1).mean(dim=1)
+    return LatentScore(value.detach(), value, {"mean": value.detach()})
 
 
 @pytest.fixture
@@ -48,7 +62,9 @@ def test_videos_are_the_odes_samples(backbone, tmp_path):
 def test_sidecar_says_all_that_is_needed(backbone, tmp_path):
     todo = orders(backbone, tmp_path, prompts=PROMPTS[1:], seeds=[7])
     make_videos(backbone, todo, SETTINGS, VERSIONS)
-    assert json.loads((tmp_path / "two_seed7.json").read_text()) == {
+    sidecar = json.loads((tmp_path / "two_seed7.json").read_text())
+    result = sidecar.pop("result")
+    assert sidecar == {
         "prompt_id": "two",
         "kind": "static",
         "prompt": "a blue sphere",
@@ -60,10 +76,68 @@ def test_sidecar_says_all_that_is_needed(backbone, tmp_path):
         "infer_steps": 3,
         "cfg_scale": 2.0,
         "negative_prompt": "",
+        "solver": {"name": "euler", "transition": "flow_sde", "noise_scale": 0.7},
         "model": backbone.identity(),
+        "steering": None,
         "versions": VERSIONS,
     }
+    assert result.pop("seconds") > 0
+    assert result == {"denoiser_evaluations": 6, "guided_steps": []}
     assert not todo[0].latents.exists()
+
+
+@pytest.mark.parametrize("solver", ["heun", "unipc", "sde"])
+def test_other_solvers_make_other_videos(backbone, tmp_path, solver):
+    settings = dataclasses.replace(SETTINGS, solver=SolverSettings(solver))
+    todo = orders(backbone, tmp_path, settings, PROMPTS[:1], [7])
+    make_videos(backbone, todo, settings, VERSIONS, save_latents=True)
+    arguments = {
+        "seeds": [7],
+        "latent_shape": (4, 2, 4, 6),
+        "cfg_scale": 2.0,
+        "negative_prompt_embeds": backbone.encode_prompts([""])[0],
+    }
+    prompt, schedule = backbone.encode_prompts([PROMPTS[0].text]), backbone.schedule(3)
+    if solver == "sde":
+        expected = sample_sde(backbone, prompt, schedule, **arguments)
+    else:
+        expected = sample_ode(backbone, prompt, schedule, solver=solver, **arguments)
+    torch.testing.assert_close(load_tensors(todo[0].latents)["latents"], expected[0], atol=1e-5, rtol=1e-5)
+    with pytest.raises(ConfigError, match="was made with another solver"):
+        unfinished(orders(backbone, tmp_path, SETTINGS, PROMPTS[:1], [7]))
+
+
+def test_best_of_n_decodes_the_winner_alone_and_says_how_it_was_chosen(backbone, tmp_path, monkeypatch):
+    decoded = []
+    decode = backbone.decode_latents
+    monkeypatch.setattr(backbone, "decode_latents", lambda z: (decoded.append(len(z)), decode(z))[1])
+    todo = orders(backbone, tmp_path, prompts=PROMPTS[:1], seeds=[7])
+    steering = Steering(best_of=BestOf(4, mean_score, prune_sigmas=(0.95,)), reward=mean_score)
+    make_videos(backbone, todo, SETTINGS, VERSIONS, steering=steering, batch_size=3, save_latents=True)
+    result = json.loads(todo[0].sidecar.read_text())["result"]
+    chosen = result["best_of"]
+    assert decoded == [1]
+    assert chosen["seed"] == candidate_seeds(7, 4)[chosen["candidate"]]
+    assert chosen["values"][str(chosen["candidate"])] == max(chosen["values"].values())
+    assert len(chosen["values"]) == 2
+    # Four candidates at the first two of three steps, two at the third; guided by a prompt: twice.
+    assert result["denoiser_evaluations"] == 2 * (4 * 2 + 2 * 1)
+    assert result["rewards"]["mean"] == pytest.approx(max(chosen["values"].values()), abs=1e-6)
+    alone = orders(backbone, tmp_path / "alone", prompts=PROMPTS[:1], seeds=[chosen["seed"]])
+    make_videos(backbone, alone, SETTINGS, VERSIONS, save_latents=True)
+    latents = [load_tensors(order.latents)["latents"] for order in (todo[0], alone[0])]
+    torch.testing.assert_close(*latents, atol=1e-5, rtol=1e-5)
+
+
+def test_guided_steps_are_in_the_sidecar(backbone, tmp_path):
+    todo = orders(backbone, tmp_path, prompts=PROMPTS[:1])
+    guidance = RewardGuidance(mean_score, 1e3, interval=1)
+    make_videos(backbone, todo, SETTINGS, VERSIONS, steering=Steering(guidance), batch_size=2)
+    steps = [json.loads(order.sidecar.read_text())["result"]["guided_steps"] for order in todo]
+    assert [step["step"] for step in steps[0]] == [1, 2]
+    assert steps[0][0]["sigma"] == pytest.approx(backbone.schedule(3).step(1)[0])
+    assert steps[0][0]["reward"] != steps[1][0]["reward"]
+    assert steps[0][0]["ratio"] > 0
 
 
 def test_what_was_made_is_not_made_again(backbone, tmp_path):
@@ -81,7 +155,7 @@ def test_an_interrupted_video_is_made_again(backbone, tmp_path, monkeypatch):
     todo = orders(backbone, tmp_path)[:1]
     make_videos(backbone, todo, SETTINGS, VERSIONS)
     with monkeypatch.context() as patched:
-        patched.setattr("vggrpo.data.generation.write_video", interrupted)
+        patched.setattr("vggrpo.data.making.write_video", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_videos(backbone, todo, SETTINGS, VERSIONS)
     assert unfinished(todo) == todo

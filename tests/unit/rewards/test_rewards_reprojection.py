@@ -158,6 +158,20 @@ def test_gradients_are_finite_for_equal_still_cameras(
     assert all(torch.isfinite(grad).all() for grad in grads)
 
 
+@pytest.mark.parametrize("compare", ["pixel", "subpixel"])
+def test_the_error_map_is_what_the_view_errors_average(compare: str, sliding_room: SceneGeometry) -> None:
+    noise = 1 + 0.02 * torch.randn(sliding_room.depth_z.shape, generator=torch.Generator().manual_seed(0))
+    noisy = replace(sliding_room, depth_z=sliding_room.depth_z * noise.to(sliding_room.dtype))
+    reward = ReprojectionReward.robust(compare=compare, min_overlap=0.0)
+    errors, parts = reward.error_map(noisy), reward(noisy).parts
+    compared = errors.isfinite()
+    torch.testing.assert_close(compared.flatten(2).to(noisy.dtype).mean(2), parts["overlap"])
+    torch.testing.assert_close(errors.nanmean(dim=(2, 3)), parts["view_error"])
+    assert 0.1 < compared.double().mean() < 1
+    broken = replace(noisy, depth_z=torch.full_like(noisy.depth_z, torch.nan))
+    assert reward.error_map(broken).isnan().all()
+
+
 def test_overrides_of_the_robust_settings() -> None:
     robust = ReprojectionReward.robust(min_overlap=0.3)
     assert (robust.relative, robust.exclude_own, robust.compare, robust.min_overlap) == (

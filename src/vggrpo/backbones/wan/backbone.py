@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -14,14 +14,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from vggrpo.backbones.base import LatentSpec, VideoBackbone
-from vggrpo.backbones.wan import lora
+from vggrpo.backbones.wan import lora, lora_fit
+from vggrpo.backbones.wan.efficiency import check_attention_backend, tiled, use_attention_backend
 from vggrpo.backbones.wan.schedule import configured_flow_shift, predicts_clean_latents
 from vggrpo.backbones.wan.source import PipelineSource, fingerprint, load_module
 from vggrpo.backbones.wan.text import check_token_ids, encode_text, load_tokenizer
 from vggrpo.backbones.wan.vae import decode_frames, encode_frames, load_vae, read_latent_spec
+from vggrpo.config.base import EfficiencySettings
 from vggrpo.flow import SigmaSchedule
 
 Precision = Literal["float32", "bfloat16"]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+IDLE_DEVICE = "cpu"
+"""Where parts wait that are not in use, with `efficiency.offload`."""
 TEXT_BATCH = 8
 """Prompts a forward pass of the text encoder; 512 tokens of UMT5-XXL are large."""
 
@@ -40,6 +45,7 @@ class WanBackbone(VideoBackbone):
             Wan keeps in float32 (norms, time embedding) stays so.
         gradient_checkpointing: recompute the denoiser's blocks in the backward pass to save memory.
         flow_shift: shift of the sigma grid; None takes the pipeline's own.
+        efficiency: memory and speed of the parts; by default PyTorch's and diffusers' own choices.
     """
 
     def __init__(
@@ -51,14 +57,15 @@ class WanBackbone(VideoBackbone):
         weight_dtype: torch.dtype | None = None,
         gradient_checkpointing: bool = False,
         flow_shift: float | None = None,
+        efficiency: EfficiencySettings | None = None,
     ) -> None:
         """Reads the configuration files; loads no weights.
 
         Raises:
             FileNotFoundError, CorruptFileError: if `source` or one of its configuration files is missing
                 or damaged.
-            ValueError: if it is no Wan text-to-video pipeline of one denoiser, or the types contradict
-                each other.
+            ValueError: if it is no Wan text-to-video pipeline of one denoiser, the types contradict
+                each other, or there is no such attention backend.
         """
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is {precision!r}, expected 'float32' or 'bfloat16'")
@@ -74,6 +81,9 @@ class WanBackbone(VideoBackbone):
         self.precision = precision
         self.weight_dtype = weight_dtype
         self.gradient_checkpointing = gradient_checkpointing
+        self.efficiency = efficiency or EfficiencySettings()
+        if self.efficiency.attention_backend is not None:
+            check_attention_backend(self.efficiency.attention_backend)
         self._check_pipeline()
         scheduler = self.source.config("scheduler")
         own_shift = configured_flow_shift(scheduler)
@@ -87,6 +97,7 @@ class WanBackbone(VideoBackbone):
         self._vae: AutoencoderKLWan | None = None
         self._text_encoder: UMT5EncoderModel | None = None
         self._tokenizer: PreTrainedTokenizerFast | None = None
+        self._in_use: nn.Module | None = None
 
     def _check_pipeline(self) -> None:
         index = self.source.index
@@ -129,17 +140,23 @@ class WanBackbone(VideoBackbone):
         """The denoiser, with its LoRA if there is one."""
         if self._transformer is None:
             folder = self.source.folder("transformer")
-            transformer = load_module(WanTransformer3DModel, folder, self.weight_dtype).to(self.device)
+            transformer = load_module(WanTransformer3DModel, folder, self.weight_dtype)
             if self.gradient_checkpointing:
                 transformer.enable_gradient_checkpointing()
-            self._transformer = transformer
+            if self.efficiency.attention_backend is not None:
+                use_attention_backend(transformer, self.efficiency.attention_backend)
+            if self.efficiency.compile_blocks:
+                transformer.compile_repeated_blocks(fullgraph=True)
+            self._transformer = self._placed(transformer)
+        self._use(self._transformer)
         return self._transformer
 
     @property
     def vae(self) -> AutoencoderKLWan:
         """The autoencoder, float32."""
         if self._vae is None:
-            self._vae = load_vae(self.source.folder("vae")).to(self.device)
+            self._vae = self._placed(load_vae(self.source.folder("vae")))
+        self._use(self._vae)
         return self._vae
 
     @property
@@ -149,7 +166,8 @@ class WanBackbone(VideoBackbone):
             folder = self.source.folder("text_encoder")
             text_encoder = load_module(UMT5EncoderModel, folder, self.weight_dtype)
             check_token_ids(self.tokenizer, text_encoder)
-            self._text_encoder = text_encoder.to(self.device)
+            self._text_encoder = self._placed(text_encoder)
+        self._use(self._text_encoder)
         return self._text_encoder
 
     @property
@@ -158,6 +176,20 @@ class WanBackbone(VideoBackbone):
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.source.folder("tokenizer"))
         return self._tokenizer
+
+    def _placed(self, part: ModuleT) -> ModuleT:
+        """A part that has just been loaded, on the device unless `_use` will bring it there."""
+        return part if self.efficiency.offload else part.to(self.device)
+
+    def _use(self, part: nn.Module) -> None:
+        """With `efficiency.offload`, brings a part to the device and takes the others off it."""
+        if not self.efficiency.offload or part is self._in_use:
+            return
+        for other in (self._transformer, self._vae, self._text_encoder):
+            if other is not None and other is not part:
+                other.to(IDLE_DEVICE)
+        part.to(self.device)
+        self._in_use = part
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         shape = self.latent_spec.latent_shape(num_frames, height, width)
@@ -248,7 +280,9 @@ class WanBackbone(VideoBackbone):
         channels = self.latent_spec.channels
         if latents.ndim != 5 or latents.shape[1] != channels:
             raise ValueError(f"latents has shape {tuple(latents.shape)}, expected [B, {channels}, T, H, W]")
-        return decode_frames(self.vae, latents.to(self.device, torch.float32))
+        vae = self.vae
+        with tiled(vae, self.efficiency.tiled_decoding):
+            return decode_frames(vae, latents.to(self.device, torch.float32))
 
     def schedule(self, num_steps: int) -> SigmaSchedule:
         return SigmaSchedule.unipc(num_steps, shift=self.flow_shift)
@@ -268,6 +302,12 @@ class WanBackbone(VideoBackbone):
     def load_lora(self, folder: Path, scale: float = 1.0) -> None:
         lora.load_lora(self.transformer, folder, scale)
 
+    def load_loras(self, loras: Sequence[tuple[Path, float]]) -> None:
+        lora.load_loras(self.transformer, loras)
+
+    def check_lora(self, folder: Path) -> None:
+        lora_fit.check_lora(self.source.config("transformer"), folder, self.source.name)
+
     def release(self, *parts: str) -> None:
         for part in parts:
             if part == "vae":
@@ -276,5 +316,7 @@ class WanBackbone(VideoBackbone):
                 self._text_encoder = None
             else:
                 raise ValueError(f"part is {part!r}, expected 'text_encoder' or 'vae'")
+        if self._in_use is not self._transformer:
+            self._in_use = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
 """LoRA on a Wan transformer, in the file format of diffusers."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +21,8 @@ from vggrpo.io import atomic_file, make_generator
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name by which `pipe.load_lora_weights(folder)` finds the file."""
 ADAPTER = "default"
+PREFIX = "transformer."
+"""Of the names in a file by diffusers."""
 
 LoraTargets = Literal["attention", "attention+ffn"]
 TARGET_MODULES: dict[str, tuple[str, ...]] = {
@@ -70,13 +73,13 @@ def has_lora(transformer: WanTransformer3DModel) -> bool:
     return any(isinstance(module, BaseTunerLayer) for module in transformer.modules())
 
 
-def lora_parameters(transformer: WanTransformer3DModel) -> dict[str, nn.Parameter]:
-    """The LoRA parameters by their names in the transformer, float32.
+def lora_parameters(transformer: WanTransformer3DModel, adapter: str = ADAPTER) -> dict[str, nn.Parameter]:
+    """The LoRA parameters of an adapter by their names in the transformer, float32.
 
     Raises:
         ValueError: if there are none.
     """
-    parameters = {name: p for name, p in transformer.named_parameters() if f".{ADAPTER}." in name}
+    parameters = {name: p for name, p in transformer.named_parameters() if f".{adapter}." in name}
     if not parameters:
         raise ValueError("the model has no LoRA layers: call add_lora or load_lora first")
     return parameters
@@ -136,32 +139,75 @@ def load_lora(transformer: WanTransformer3DModel, folder: Path, scale: float = 1
         FileNotFoundError, CorruptFileError: if the file is missing or damaged, or fits this model not at
             all or only in part.
     """
-    file = lora_file(Path(folder))
+    load_loras(transformer, [(folder, scale)])
+
+
+def load_loras(transformer: WanTransformer3DModel, loras: Sequence[tuple[Path, float]]) -> None:
+    """Loads several LoRAs, each with its scale, in place of any that are there; what they add is summed.
+
+    The first is the one that `lora_parameters` and `save_lora` know; the others are for inference.
+
+    Raises:
+        FileNotFoundError, CorruptFileError: as `load_lora`; then no LoRA is left on the model.
+    """
+    files = [lora_file(Path(folder)) for folder, _ in loras]
+    contents = [lora_state(file) for file in files]
+    if has_lora(transformer):
+        transformer.unload_lora()
+    names = [ADAPTER if number == 0 else f"{ADAPTER}_{number}" for number in range(len(loras))]
+    try:
+        for name, file, (state, metadata) in zip(names, files, contents, strict=True):
+            _load_adapter(transformer, file, state, metadata, name)
+    except CorruptFileError:
+        if has_lora(transformer):
+            transformer.unload_lora()
+        raise
+    if names:
+        transformer.set_adapters(names, weights=[scale for _, scale in loras])
+
+
+def lora_state(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
+    """The tensors of a LoRA file by diffusers' names ("transformer.blocks.0..."), and its metadata.
+
+    Raises:
+        CorruptFileError: if it is damaged, or holds no LoRA of a Wan transformer.
+    """
     try:
         state, metadata = WanPipeline.lora_state_dict(
             str(file.parent), weight_name=file.name, use_safetensors=True, return_lora_metadata=True
         )
     except SafetensorError as error:
         raise CorruptFileError(f"{file} is truncated or damaged ({error}); get a fresh copy") from error
-    prefix = "transformer."
-    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if not weights:
+    if not any(key.startswith(PREFIX) for key in state):
         example = next(iter(state), "nothing")
         raise CorruptFileError(
             f"{file} holds no LoRA weights of a Wan transformer (it holds {example!r}): a folder written by "
             "peft's save_pretrained is not in the format of diffusers"
         )
-    if has_lora(transformer):
-        transformer.unload_lora()
+    return state, metadata
+
+
+def _load_adapter(
+    transformer: WanTransformer3DModel,
+    file: Path,
+    state: dict[str, torch.Tensor],
+    metadata: dict[str, Any] | None,
+    adapter: str,
+) -> None:
+    weights = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
     try:
-        transformer.load_lora_adapter(state, adapter_name=ADAPTER, metadata=metadata)
+        with warnings.catch_warnings():
+            # peft doubts that a second adapter is meant; here it is.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            transformer.load_lora_adapter(state, adapter_name=adapter, metadata=metadata)
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
         raise CorruptFileError(f"{file} does not fit this model: {error}") from error
-    _make_trainable(transformer)
-    loaded = {name.replace(f".{ADAPTER}.", "."): p for name, p in lora_parameters(transformer).items()}
+    _make_trainable(transformer, adapter)
+    loaded = {
+        name.replace(f".{adapter}.", "."): p for name, p in lora_parameters(transformer, adapter).items()
+    }
     wrong = sorted(weights.keys() ^ loaded.keys())
     if wrong:
-        transformer.unload_lora()
         raise CorruptFileError(
             f"{file} fits this model only in part: {len(wrong)} tensors have no counterpart, "
             f"among them {wrong[0]}"
@@ -169,7 +215,6 @@ def load_lora(transformer: WanTransformer3DModel, folder: Path, scale: float = 1
     for name, parameter in loaded.items():
         # Once more, because the loader rounds to the type of a half-precision base model.
         parameter.data.copy_(weights[name])
-    transformer.set_adapters(ADAPTER, weights=scale)
 
 
 def lora_file(path: Path) -> Path:
@@ -192,8 +237,8 @@ def lora_file(path: Path) -> Path:
     return others[0]
 
 
-def _make_trainable(transformer: WanTransformer3DModel) -> None:
+def _make_trainable(transformer: WanTransformer3DModel, adapter: str = ADAPTER) -> None:
     """LoRA layers of a half-precision model are half precision too; optimizers need float32."""
-    for parameter in lora_parameters(transformer).values():
+    for parameter in lora_parameters(transformer, adapter).values():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
