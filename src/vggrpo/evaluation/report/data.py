@@ -17,6 +17,7 @@ from vggrpo.evaluation.optical_flow import dis_flow, dominant_motion
 from vggrpo.evaluation.records import EvaluationRecords
 from vggrpo.evaluation.timing import RewardTiming
 from vggrpo.geometry import SceneGeometry
+from vggrpo.viewer import Scene4D
 
 Frames = NDArray[np.uint8]
 
@@ -251,6 +252,8 @@ class ReportData:
     videos: Sequence[VideoPair] = ()
     video_choice: str = ""
     """How the shown videos were chosen, as a sentence."""
+    scenes: Sequence[tuple[Scene4D, Scene4D]] = ()
+    """What a geometry model sees in some of the videos, before and after."""
     curves: Sequence[Curve] = ()
     layer_search: LayerSearchData | None = None
     agreement: Mapping[str, Sequence[Agreement]] = field(default_factory=dict)

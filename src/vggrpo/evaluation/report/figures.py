@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from vggrpo.evaluation.catalogue import Metric
 from vggrpo.evaluation.comparison import Comparison, rows_of
 from vggrpo.evaluation.report.charts import forest_mark
 from vggrpo.evaluation.report.markup import Markup, element, join
@@ -42,14 +43,19 @@ def glance(comparisons: Sequence[Comparison]) -> Markup:
     """One tile for each independent check and for the most telling watched metrics."""
     rows = rows_of(comparisons, "all")
     shown = independent_rows(comparisons) + [rows[name] for name in GLANCE if name in rows]
-    return element("div", *(_tile(row) for row in shown[:6]), class_="tiles")
+    return tiles(shown[:6])
+
+
+def tiles(rows: Sequence[Comparison]) -> Markup:
+    """One tile for each change."""
+    return element("div", *(_tile(row) for row in rows), class_="tiles")
 
 
 def _tile(row: Comparison) -> Markup:
     decimals = row.metric.decimals
     return element(
         "div",
-        element("div", _label(row), class_="tile-label"),
+        element("div", metric_label(row.metric), class_="tile-label"),
         element(
             "div",
             signed(row.change.mean, decimals),
@@ -72,7 +78,7 @@ def figure_table(comparisons: Sequence[Comparison]) -> Markup:
     overall = rows_of(comparisons, "all")
     kinds = [subset for subset in dict.fromkeys(row.subset for row in comparisons) if subset != "all"]
     by_kind = {kind: rows_of(comparisons, kind) for kind in kinds}
-    reach = _reach(list(overall.values()))
+    reach = axis_reach(list(overall.values()))
     body: list[Markup] = []
     left = dict(overall)
     for heading, beginnings in (*GROUPS, ("Other", ("",))):
@@ -102,16 +108,16 @@ def figure_table(comparisons: Sequence[Comparison]) -> Markup:
     )
 
 
-def metric_glossary(comparisons: Sequence[Comparison]) -> Markup:
+def metric_glossary(metrics: Sequence[Metric]) -> Markup:
     """What each metric says and what it cannot see."""
     rows = [
         element(
             "tr",
-            element("th", row.metric.label, scope="row"),
-            element("td", row.metric.meaning),
-            element("td", row.metric.blind_spot),
+            element("th", metric.label, scope="row"),
+            element("td", metric.meaning),
+            element("td", metric.blind_spot),
         )
-        for row in rows_of(comparisons, "all").values()
+        for metric in metrics
     ]
     head = element(
         "tr", *(element("th", text, scope="col") for text in ("Metric", "What it says", "What it cannot see"))
@@ -123,25 +129,31 @@ def metric_glossary(comparisons: Sequence[Comparison]) -> Markup:
 
 def _row(row: Comparison, kinds: Sequence[Comparison], reach: float) -> Markup:
     decimals = row.metric.decimals
-    arrow = element("span", ARROWS[row.metric.better], class_="arrow", title=f"better: {row.metric.better}")
-    name = element("th", join(arrow, f" {_label(row)}"), scope="row", title=row.metric.meaning)
     return element(
         "tr",
-        name,
+        metric_name_cell(row.metric),
         element("td", number(row.before.mean, decimals), class_="num"),
         element("td", number(row.after.mean, decimals), class_="num"),
-        _change_cell(row),
+        change_cell(row),
         element("td", forest_mark(row, reach), class_="forest-cell"),
         element("td", verdict_chip(row)),
-        *(_change_cell(kind) for kind in kinds),
+        *(change_cell(kind) for kind in kinds),
     )
 
 
-def _label(row: Comparison) -> str:
-    return f"{row.metric.label}, {row.metric.unit}" if row.metric.unit else row.metric.label
+def metric_name_cell(metric: Metric) -> Markup:
+    """The head of a metric's line: which way is better, its label and unit, its meaning as a hint."""
+    arrow = element("span", ARROWS[metric.better], class_="arrow", title=f"better: {metric.better}")
+    return element("th", join(arrow, f" {metric_label(metric)}"), scope="row", title=metric.meaning)
 
 
-def _change_cell(row: Comparison) -> Markup:
+def metric_label(metric: Metric) -> str:
+    """The label with its unit."""
+    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+
+
+def change_cell(row: Comparison, below: Markup | None = None) -> Markup:
+    """A change in the colour of its verdict, above its interval and whatever else belongs there."""
     decimals = row.metric.decimals
     return element(
         "td",
@@ -151,11 +163,12 @@ def _change_cell(row: Comparison) -> Markup:
             class_=f"change verdict-{row.verdict.replace(' ', '-')}",
         ),
         element("span", bounds(row.change, decimals), class_="bounds"),
+        below,
         class_="num",
     )
 
 
-def _reach(rows: Sequence[Comparison]) -> float:
+def axis_reach(rows: Sequence[Comparison]) -> float:
     """Half the width of the interval axis: the least of 0.5, 1, 2, 4, ... that holds nearly all of them."""
     ends = [
         abs(value) / row.spread

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 
-from vggrpo.evaluation.comparison import Agreement
+from vggrpo.evaluation.comparison import Agreement, rows_of
 from vggrpo.evaluation.report.charts import (
     SMOOTH_FROM,
     agreement_chart,
@@ -19,7 +19,9 @@ from vggrpo.evaluation.report.figures import figure_table, metric_glossary
 from vggrpo.evaluation.report.markup import Markup, element, join
 from vggrpo.evaluation.report.media import side_by_side, video_uri
 from vggrpo.evaluation.report.numbers import counted, duration, milliseconds, number
+from vggrpo.evaluation.report.player import player, video_tag
 from vggrpo.evaluation.report.safeguards import alarms, gate
+from vggrpo.evaluation.report.scenes import scenes
 from vggrpo.evaluation.report.words import join_words, outcome
 
 
@@ -28,28 +30,6 @@ def videos(data: ReportData) -> Markup | None:
     if not data.videos:
         return None
     fps, length = data.facts.fps, max(len(pair.before) for pair in data.videos)
-    controls = element(
-        "div",
-        element("button", "Play", id="play", type="button"),
-        element(
-            "input",
-            id="timeline",
-            type="range",
-            min="0",
-            max=str(length - 1),
-            step="1",
-            value="0",
-            aria_label="Frame",
-        ),
-        element("output", "", id="clock"),
-        element(
-            "select",
-            *(element("option", text, value=rate, selected=rate == "1") for rate, text in _RATES),
-            id="rate",
-            aria_label="Playback speed",
-        ),
-        class_="controls",
-    )
     words = (
         "Each pair starts from the same prompt and the same noise; the left video is the base model's, the "
         "right one the aligned model's. All videos run on one clock. Beneath each pair, the speed of the "
@@ -61,22 +41,12 @@ def videos(data: ReportData) -> Markup | None:
     lead = element("p", f"{words} {data.video_choice}".strip(), class_="lead")
     cards = [_card(pair, fps, length) for pair in data.videos]
     wall = element("div", *cards, class_="wall")
-    return element("div", lead, controls, wall, id="player", data_fps=f"{fps:g}", data_frames=str(length))
-
-
-_RATES = (("0.25", "\u00bc\u00d7"), ("0.5", "\u00bd\u00d7"), ("1", "1\u00d7"), ("2", "2\u00d7"))
+    return player(lead, wall, fps=fps, length=length)
 
 
 def _card(pair: VideoPair, fps: float, length: int) -> Markup:
-    video = element(
-        "video",
-        src=video_uri(side_by_side(pair.before, pair.after, length), fps),
-        muted=True,
-        loop=True,
-        playsinline=True,
-        preload="auto",
-        aria_label=f"before and after: {pair.prompt}",
-    )
+    uri = video_uri(side_by_side(pair.before, pair.after, length), fps)
+    video = video_tag(uri, f"before and after: {pair.prompt}")
     badges = [element("span", side, class_=f"badge {side}") for side in ("before", "after")]
     before, after = pair.speeds
     rows = [
@@ -116,7 +86,7 @@ def figures(data: ReportData) -> Markup | None:
     return join(
         *(element("p", text) for text in outcome(data)),
         figure_table(data.comparisons),
-        metric_glossary(data.comparisons),
+        metric_glossary([row.metric for row in rows_of(data.comparisons, "all").values()]),
     )
 
 
@@ -288,6 +258,7 @@ class Section:
 
 SECTIONS: dict[str, Section] = {
     "videos": Section("Before and after", "Videos", videos),
+    "scenes": Section("4D scenes", "Scenes", scenes),
     "figures": Section("Key figures", "Figures", figures),
     "curves": Section("Training", "Training", curves),
     "layer_search": Section("Where to enter the geometry model", "Stitching", layer_search),

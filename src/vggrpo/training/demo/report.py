@@ -37,6 +37,7 @@ from vggrpo.evaluation.report import (
 from vggrpo.io import RunFolder, read_json, read_video
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.training.align import records_file, sample_video
+from vggrpo.training.demo.scenes import scene_pairs
 from vggrpo.training.lgm import LAYER_SEARCH
 from vggrpo.training.rewards import CAMERA_MOTION, REPROJECTION, build_rewards
 from vggrpo.training.runtime import choose_device, open_video_model
@@ -111,6 +112,7 @@ def write_demo_report(runs: DemoRuns, seconds: Mapping[str, float], command: str
             f"The first {PAIRS_PER_KIND} held-out prompts of each kind with their first noise, then the "
             "samples whose camera motion, by the teacher on decoded video, improved and worsened most."
         ),
+        scenes=scene_pairs(train, before, key_frame_teacher(train)),
         curves=curves(train),
         layer_search=LayerSearchData.from_search(search),
         agreement={"base model": reward_agreement(before), "aligned model": reward_agreement(after)},

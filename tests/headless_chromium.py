@@ -16,7 +16,8 @@ EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shu
 FLAGS = (
     "--headless",
     "--no-sandbox",
-    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
