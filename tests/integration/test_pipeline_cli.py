@@ -15,6 +15,7 @@ from vggrpo.evaluation import EvaluationRecords, LGMGate
 from vggrpo.io import load_tensors, read_records, read_video, verify_manifest
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.training.lgm_data import weights_fingerprint
+from vggrpo.viewer import load_scene
 
 SAMPLES = 2
 
@@ -169,6 +170,26 @@ def test_generate_uses_the_lora(pipeline):
     assert not torch.equal(latents[0], latents[1])
     assert "lora" in sidecars[0]["model"]
     assert "lora" not in sidecars[1]["model"]
+
+
+def test_reconstruct_sees_the_scene_that_generate_saves(pipeline, tmp_path):
+    lgm = ("--lgm-path", pipeline.folder / "lgm" / "model")
+    made = vggrpo(
+        *("generate", "--prompts", "a red box", "--infer-steps", 2, "--output", tmp_path / "videos", *lgm),
+        *("--save-latents", "--save-scene"),
+    )
+    assert made.status == 0, made.err
+    (video,) = (tmp_path / "videos").glob("*.mp4")
+    latents, scene = video.with_suffix(".safetensors"), load_scene(video.with_suffix(".scene.safetensors"))
+    outcome = vggrpo("reconstruct", latents, "--output", tmp_path / "scene", *lgm, "--export", "ply", "depth")
+    assert outcome.status == 0, outcome.err
+    again = load_scene(tmp_path / "scene" / "scene.safetensors")
+    for name, tensor in scene.geometry.as_dict().items():
+        torch.testing.assert_close(again.geometry.as_dict()[name], tensor, equal_nan=True, msg=name)
+    assert (again.colours.int() - scene.colours.int()).abs().max() <= 1
+    assert (again.prompt, again.fps, again.frame_indices) == ("a red box", 8.0, (0, 4, 8, 12, 16))
+    assert again.rewards.keys() == {"camera_motion", "reprojection"}
+    assert (tmp_path / "scene" / "points.ply").read_bytes().startswith(b"ply")
 
 
 @pytest.mark.parametrize("command", ["find-layer", "train-lgm", "train"])

@@ -50,6 +50,7 @@ from vggrpo.evaluation.intervals import (
     paired_difference,
     spearman,
     spearman_interval,
+    unpaired_difference,
 )
 from vggrpo.evaluation.latents import LatentProfile, latent_moments, latent_shift
 from vggrpo.evaluation.objects import object_presence
@@ -126,5 +127,6 @@ __all__ = [
     "steady_shaky_auc",
     "summary",
     "time_reward_paths",
+    "unpaired_difference",
     "weighted_reward",
 ]

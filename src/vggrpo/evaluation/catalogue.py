@@ -3,27 +3,9 @@
 The comparison, the report and docs/metrics.md take their words from here.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-Better = Literal["higher", "lower", "watch"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """The description of one metric."""
-
-    name: str
-    label: str
-    unit: str
-    """Empty where the metric has none."""
-    better: Better
-    """"watch": neither direction is better in itself, but a large change needs an explanation."""
-    decimals: int
-    """Digits after the point in tables."""
-    meaning: str
-    blind_spot: str
-
+from vggrpo.evaluation.catalogue_geometry import GEOMETRY, SCORES
+from vggrpo.evaluation.catalogue_judges import VBENCH, VIDEO_REWARD
+from vggrpo.evaluation.metric import Metric
 
 _CHECKS = {
     metric.name: metric
@@ -177,7 +159,132 @@ FIDELITY = {
 }
 """Errors of the latent geometry model on the evaluated clips: they grow where a policy leaves its domain."""
 
-METRICS = _CHECKS | FIDELITY
+VIDEOS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "epipolar_error",
+            "Epipolar error (published)",
+            "px",
+            "lower",
+            2,
+            "Mean Sampson distance of all SIFT matches to the fundamental matrix fitted to all of them, over "
+            "pairs 15 frames apart: as published by Epipolar-DPO.",
+            "A few wrong matches dominate it; moving objects count as errors; near 0 where little moves.",
+        ),
+        Metric(
+            "epipolar_inliers",
+            "Epipolar inliers (published)",
+            "",
+            "higher",
+            3,
+            "Share of those matches within 5 pixels of their epipolar lines.",
+            "As the error; 1 where nothing moves.",
+        ),
+        Metric(
+            "epipolar_pairs",
+            "Epipolar pairs (published)",
+            "",
+            "watch",
+            1,
+            "Pairs of frames that entered the published error; a pair with fewer than 20 matches does not.",
+            "Why pairs are missing.",
+        ),
+        Metric(
+            "epipolar_robust_error",
+            "Epipolar error (robust)",
+            "px",
+            "lower",
+            3,
+            "Median Sampson distance of the SIFT matches to the fundamental matrix by MAGSAC++, mean over "
+            "adjacent frames that move.",
+            "What holds less than half of the matches; slow drift; a bent world whose adjacent frames fit.",
+        ),
+        Metric(
+            "epipolar_robust_inliers",
+            "Epipolar inliers (robust)",
+            "",
+            "higher",
+            3,
+            "Share of those matches within 1 pixel of their epipolar lines: falls where things move by "
+            "themselves.",
+            "Points that move along their epipolar lines.",
+        ),
+        Metric(
+            "epipolar_robust_pairs",
+            "Epipolar pairs (robust)",
+            "",
+            "watch",
+            1,
+            "Adjacent frames that entered the robust error: with 20 matches or more, which move.",
+            "Why pairs are missing.",
+        ),
+        Metric(
+            "change_from_first",
+            "Change from the first frame",
+            "",
+            "watch",
+            3,
+            "Mean of 1 - SSIM of the frames to the first: how far the picture gets. A fall means standing "
+            "still.",
+            "Whether the change is camera, objects or flicker; saturates once the pictures share nothing.",
+        ),
+        Metric(
+            "feature_consistency",
+            "Feature consistency",
+            "",
+            "higher",
+            3,
+            "Mean cosine of gradient descriptors of a pixel and of where the optical flow takes it in the "
+            "next frame.",
+            "Bending and melting that the flow follows; slow drift; colour; what the flow cannot follow at "
+            "all (see the coverage); 1 where nothing moves.",
+        ),
+        Metric(
+            "feature_coverage",
+            "Feature coverage",
+            "",
+            "watch",
+            3,
+            "Share of pixels with texture that the flow takes to the next frame and back. A fall means that "
+            "the consistency is that of fewer pixels.",
+            "Whether a pixel is left out for want of texture, by occlusion or as the picture falls apart.",
+        ),
+        Metric(
+            "camera_smoothness",
+            "Camera smoothness",
+            "",
+            "higher",
+            3,
+            "The camera-motion reward of a geometry model's cameras: 1 moves evenly.",
+            "What the geometry model gets wrong; shake faster than its views; 1 where nothing moves (see the "
+            "camera path).",
+        ),
+        Metric(
+            "reprojection_error",
+            "Reprojection error",
+            "depths",
+            "lower",
+            4,
+            "Mean difference of a view's depth from the points of the other views, over the three worst "
+            "views, in median depths.",
+            "What the geometry model gets wrong in all views alike; surfaces that one view alone sees.",
+        ),
+        Metric(
+            "mvcs",
+            "Multi-view consistency (MVCS)",
+            "",
+            "higher",
+            4,
+            "exp(-mean squared difference of depths between adjacent views), in median depths.",
+            "Occlusions and moving objects count as errors; drift over more than two views; near 1 where "
+            "little moves.",
+        ),
+    )
+}
+"""Of `vggrpo evaluate`, which also measures the flow and the camera's travel by their metrics above."""
+
+METRICS = _CHECKS | FIDELITY | VIDEOS | SCORES | GEOMETRY | VIDEO_REWARD | VBENCH
 """Every metric with a fixed name."""
 
 SOURCES = {

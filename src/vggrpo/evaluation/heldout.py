@@ -26,6 +26,8 @@ FIDELITY = ("depth_abs_rel", "rotation_deg", "translation_error")
 
 Sampler = Literal["ode", "sde"]
 Geometry = Callable[[Tensor], SceneGeometry]
+Sample = Callable[[Tensor, Sequence[int], Callable[[int, int], None]], Tensor]
+"""(prompt_embeds [N, L, D], seeds, on_step(steps done, steps in all)) to clean latents [N, C, T, H, W]."""
 OnProgress = Callable[[float, int], None]
 """Called with (samples done, samples in all); the first counts parts of samples while they are denoised."""
 
@@ -89,6 +91,10 @@ class KeyFrameTeacher:
         scene: SceneGeometry = self._geometry(teacher_frames(frames, self._spec, self._geometry.patch_size))
         return scene
 
+    def view_frames(self, num_views: int) -> list[int]:
+        """The frames of a clip that its views show."""
+        return list(self._spec.view_frames(num_views))
+
 
 class HeldOutEvaluator:
     """Samples fixed prompts from fixed noises and measures every sample.
@@ -109,6 +115,7 @@ class HeldOutEvaluator:
         settings: sampling settings.
         prompt_embeds: [N, L, D] of the prompts on the model's device; encoded here if not given.
         negative_prompt_embeds: [L, D]; used where `cfg_scale` is not 1, encoded from "" if not given.
+        sample: samples instead of the settings' sampler, from the same seeds.
 
     Raises:
         ValueError: if there are no prompts, ids repeat, or the embeddings do not fit.
@@ -124,6 +131,7 @@ class HeldOutEvaluator:
         settings: HeldOutSettings,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
+        sample: Sample | None = None,
     ) -> None:
         ids = [prompt.id for prompt in prompts]
         if not ids:
@@ -140,6 +148,7 @@ class HeldOutEvaluator:
         self._video, self._latent_geometry, self._teacher = video, latent_geometry, teacher
         self._rewards, self._prompts, self._settings = dict(rewards), list(prompts), settings
         self._embeds, self._negative = prompt_embeds, negative_prompt_embeds
+        self._own_sample = sample
         self._shape = video.latent_shape(settings.num_frames, settings.height, settings.width)
 
     @property
@@ -209,15 +218,18 @@ class HeldOutEvaluator:
         self, places: Sequence[int], keys: Sequence[tuple[str, int]], on_step: Callable[[int, int], None]
     ) -> Tensor:
         settings = self._settings
+        embeds = self._embeds[list(places)].repeat_interleave(settings.num_noises, 0)
+        seeds = [derive_seed(settings.seed, "held-out", prompt_id, k) for prompt_id, k in keys]
+        if self._own_sample is not None:
+            return self._own_sample(embeds, seeds, on_step)
         arguments: dict[str, Any] = {
-            "seeds": [derive_seed(settings.seed, "held-out", prompt_id, k) for prompt_id, k in keys],
+            "seeds": seeds,
             "latent_shape": self._shape,
             "cfg_scale": settings.cfg_scale,
             "negative_prompt_embeds": self._negative,
             "micro_batch": settings.micro_batch,
             "on_step": on_step,
         }
-        embeds = self._embeds[list(places)].repeat_interleave(settings.num_noises, 0)
         schedule = self._video.schedule(settings.num_steps)
         if settings.sampler == "ode":
             return sample_ode(self._video, embeds, schedule, **arguments)

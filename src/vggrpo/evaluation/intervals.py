@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vggrpo.io import derive_seed
+
 LEVEL = 0.95
 RESAMPLES = 4000
 
@@ -90,6 +92,51 @@ def paired_difference(
     """
     first, second = _pair("before", before, "after", after)
     return bootstrap_mean(second - first, clusters, seed=seed, resamples=resamples, level=level)
+
+
+def unpaired_difference(
+    before: ArrayLike,
+    after: ArrayLike,
+    clusters_before: Sequence[Hashable] | None = None,
+    clusters_after: Sequence[Hashable] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """mean(after) - mean(before) of two independent samples [N] and [M], each resampled by itself.
+
+    NaN is left out. `count` is the size of the smaller sample, `missing` what both lack together. There is no
+    interval where a side has fewer than two clusters.
+
+    Raises:
+        ValueError: if a column is not one-dimensional or its clusters have another length.
+    """
+    sides = []
+    for name, values, clusters, stream in (
+        ("before", before, clusters_before, seed),
+        # Another stream: with equal draws the two samples would not be independent.
+        ("after", after, clusters_after, derive_seed(seed, "unpaired")),
+    ):
+        column = _column(name, values)
+        labels = _labels(clusters, len(column))
+        keep = ~np.isnan(column)
+        unique, cluster_of = np.unique(labels[keep], return_inverse=True)
+        means = None
+        if len(unique) > 1:
+            drawn = _cluster_draws(len(unique), stream, resamples)
+            totals = np.bincount(cluster_of, weights=column[keep])
+            means = (drawn @ totals) / (drawn @ np.bincount(cluster_of).astype(np.float64))
+        sides.append((column[keep], means, int((~keep).sum())))
+    (first, first_means, first_missing), (second, second_means, second_missing) = sides
+    count, missing = min(len(first), len(second)), first_missing + second_missing
+    if not count:
+        return Interval(float("nan"), float("nan"), float("nan"), 0, missing)
+    difference = float(second.mean() - first.mean())
+    if first_means is None or second_means is None:
+        return Interval(difference, float("nan"), float("nan"), count, missing)
+    low, high = _ends(second_means - first_means, level)
+    return Interval(difference, low, high, count, missing)
 
 
 def bootstrap_ratio(

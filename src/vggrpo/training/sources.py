@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.config import ConfigError, LGMSettings, StitchSettings
-from vggrpo.data import Prompt, VideoFolder, load_prompts
+from vggrpo.data import Prompt, VideoFolder, load_prompts, prompt_set_names
 from vggrpo.world import render_clips, sample_scene
 
 WORLD = "world"
@@ -102,7 +102,7 @@ def video_batches(videos: VideoSource, start: int, batch_size: int) -> Iterator[
 
 
 def open_prompts(source: str, split: str, count: int | None = None, flag: str = "--prompts") -> list[Prompt]:
-    """Prompts of a file, or the world's captions of `split`; the first `count` of them.
+    """Prompts of a file or set (`load_prompts`), or the world's captions of `split`; the first `count`.
 
     `flag` is the one that names them, for messages.
 
@@ -114,8 +114,11 @@ def open_prompts(source: str, split: str, count: int | None = None, flag: str = 
         if count is None:
             raise ConfigError("the world has endless prompts; set how many to use")
         return world_prompts(split, count)
-    if not Path(source).is_file():
-        raise ConfigError(f"there is no prompt file {source}; name yours, .txt or .jsonl, with {flag}")
+    if source not in prompt_set_names() and not Path(source).is_file():
+        raise ConfigError(
+            f"there is no prompt file {source}; name yours, .txt or .jsonl, with {flag}, or one of the sets "
+            + ", ".join(prompt_set_names())
+        )
     prompts = load_prompts(source)
     if count is not None and len(prompts) < count:
         raise ConfigError(f"{count} prompts are asked for, but {source} holds {len(prompts)}")

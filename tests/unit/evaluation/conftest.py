@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from example_gate import make_gate
 
 from vggrpo.evaluation import Alarm, EvaluationRecords, RewardTiming, Timing, compare, reward_agreement
@@ -16,6 +17,8 @@ from vggrpo.evaluation.report import (
     Stage,
     VideoPair,
 )
+from vggrpo.viewer import Scene4D
+from vggrpo.world import render_clips, sample_scene
 
 MakeRecords = Callable[..., EvaluationRecords]
 
@@ -91,6 +94,18 @@ def report_data(make_records: MakeRecords) -> ReportData:
         alarms=[Alarm(20, "motion_collapse", "The camera <moves> 40 % less.", {})],
         num_evaluations=2,
         fidelity=[Figure("Depth error", 0.083)],
+        scenes=[_scenes()],
         timing=timing,
         remarks=["One seed."],
     )
+
+
+def _scenes() -> tuple[Scene4D, Scene4D]:
+    """Two scenes with hostile words."""
+    clips = render_clips([sample_scene("test", 0)], views="keys", height=24, width=32, num_frames=17)
+    colours = (clips.frames[0] * 255).round().to(torch.uint8)
+    frames = (0, 4, 8, 12, 16)
+    before, after = (
+        Scene4D(clips.geometry, colours, 8.0, frames, name, HOSTILE) for name in ("Before", "After")
+    )
+    return before, after

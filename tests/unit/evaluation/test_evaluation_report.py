@@ -2,15 +2,15 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
-import headless_chromium
 import numpy as np
 import pytest
 import torch
 import yaml
+from page_tags import Tags
 
+import headless_chromium
 from vggrpo.evaluation import EvaluationRecords, compare
 from vggrpo.evaluation.report import (
     SECTIONS,
@@ -30,28 +30,6 @@ from vggrpo.io import read_video
 MakeRecords = Callable[..., EvaluationRecords]
 
 needs_chromium = pytest.mark.skipif(headless_chromium.EXECUTABLE is None, reason="no Chromium is installed")
-
-
-class Tags(HTMLParser):
-    """Every start tag with its attributes, and whether end tags fit."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in {"meta", "input", "br", "hr", "img"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +281,21 @@ def press_play(browser: headless_chromium.Page, playing: bool) -> None:
         browser.evaluate("document.getElementById('play').click()")
     browser.wait_for(f"{VIDEOS}.every(v => v.paused != {str(playing).lower()} && !v.seeking)")
     browser.wait_for(f"document.getElementById('play').textContent.includes('{word}')")
+
+
+@needs_chromium
+def test_the_scenes_play_in_the_page(browser: headless_chromium.Page) -> None:
+    scene = "document.querySelector('vggrpo-scene')"
+    browser.evaluate(f"{scene}.scrollIntoView()")
+    browser.wait_for(f"{scene}.dataset.state === 'ready'")
+    assert browser.evaluate(f"{scene}.scenes.map(s => s.views)") == [5, 5]
+    assert not browser.evaluate(f"{scene}.playing"), "scenes in a report wait to be played"
+    browser.evaluate(f"{scene}.play.click()")
+    browser.wait_for(f"{scene}.place > 0")
+    browser.evaluate(f"{scene}.play.click()")
+    prompt = browser.evaluate(f"{scene}.shadowRoot.querySelector('.foot p').textContent")
+    assert prompt.startswith("a <b>red</b> box")
+    browser.evaluate("window.scrollTo(0, 0)")
 
 
 @needs_chromium
