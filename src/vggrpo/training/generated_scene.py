@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vggrpo.backbones import LatentSpec, resize_frames
+from vggrpo.backbones import LatentSpec
 from vggrpo.data import VideoOrder
-from vggrpo.geometry import SceneGeometry, median_depth, with_static_mask
-from vggrpo.rewards import Reward, SceneReward
-from vggrpo.viewer.scene_file import RewardRecord, Scene4D, save_scene
+from vggrpo.geometry import SceneGeometry
+from vggrpo.rewards import SceneReward
+from vggrpo.viewer.scene_building import build_scene
+from vggrpo.viewer.scene_file import save_scene
 
 
 @dataclass(frozen=True)
@@ -29,29 +30,17 @@ class SceneSaver:
     @torch.no_grad()
     def __call__(self, order: VideoOrder, latents: Tensor, frames: Tensor) -> None:
         """Latents [C, T_lat, H_lat, W_lat] and frames [T, H, W, 3] in [0, 1] to `order.scene`."""
-        geometry = self.geometry(latents[None]).to("cpu", torch.float32)
-        if geometry.scene_flow_from_ref is not None:
-            unit = median_depth(geometry.depth_z) if self.relative else torch.ones(1)
-            # Without any surface there is no unit, and nothing that could move.
-            geometry = with_static_mask(geometry, self.flow_threshold * unit.nan_to_num(1.0))
-        views = self.latent_spec.view_frames(geometry.num_views)
-        colours = resize_frames(frames[None, views].float().cpu(), geometry.height, geometry.width)
-        scene = Scene4D(
+        geometry = self.geometry(latents[None])
+        scene = build_scene(
             geometry,
-            (colours[0] * 255.0).round().to(torch.uint8),
-            self.fps,
-            tuple(views),
-            order.video.stem,
-            order.prompt.text,
-            {name: _record(reward(geometry)) for name, reward in self.rewards.items()},
-            {"video": order.video.name, "made_from": order.made_from},
+            frames,
+            self.latent_spec.view_frames(geometry.num_views),
+            fps=self.fps,
+            rewards=self.rewards,
+            flow_threshold=self.flow_threshold,
+            relative=self.relative,
+            label=order.video.stem,
+            prompt=order.prompt.text,
+            source={"video": order.video.name, "made_from": order.made_from},
         )
         save_scene(order.scene, scene)
-
-
-def _record(reward: Reward) -> RewardRecord:
-    parts = {
-        name: float(part[0]) if part.ndim == 1 else tuple(part[0].double().tolist())
-        for name, part in reward.parts.items()
-    }
-    return RewardRecord(float(reward.value[0]), parts)

@@ -192,9 +192,9 @@ def choose_videos(
     teacher = key_frame_teacher(train)
     pairs = []
     for key in dict.fromkeys(chosen):
-        clips = [_read_frames(sample_video(train.output, step, key)) for step in (0, train.iterations)]
-        scenes = teacher(clips[0][None]), teacher(clips[1][None])
-        pairs.append(video_pair(before, after, key, *clips, SHOWN_METRICS, scenes))
+        first, last = (_read_frames(sample_video(train.output, step, key)) for step in (0, train.iterations))
+        scenes = teacher(first[None]), teacher(last[None])
+        pairs.append(video_pair(before, after, key, first, last, SHOWN_METRICS, scenes))
     return pairs
 
 
