@@ -56,6 +56,7 @@ def test_two_processes_make_the_run_of_one(pipeline: Pipeline, flags: tuple[obje
     assert moved.median() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_restarted_and_the_run_goes_on(
     pipeline: Pipeline, flags: tuple[object, ...]
 ) -> None:

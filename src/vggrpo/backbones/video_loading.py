@@ -6,6 +6,7 @@ import torch
 
 from vggrpo.backbones.base import VideoBackbone
 from vggrpo.backbones.wan import Precision, WanBackbone
+from vggrpo.config.base import EfficiencySettings
 from vggrpo.config.models import resolve_model
 
 
@@ -17,6 +18,7 @@ def load_video_backbone(
     weight_dtype: torch.dtype | None = None,
     gradient_checkpointing: bool = False,
     flow_shift: float | None = None,
+    efficiency: EfficiencySettings | None = None,
 ) -> VideoBackbone:
     """The video model called `name`: a name or alias of models.yaml, a pipeline's folder, "owner/name", or
     "owner/name@revision".
@@ -38,4 +40,5 @@ def load_video_backbone(
         weight_dtype=weight_dtype,
         gradient_checkpointing=gradient_checkpointing,
         flow_shift=flow_shift,
+        efficiency=efficiency,
     )

@@ -47,6 +47,16 @@ COMMANDS: dict[str, Command | Group] = {
     "tune-noise": Command("vggrpo.cli.tune_noise", "how much noise the rollouts of `train` can take"),
     "train": Command("vggrpo.cli.train", "post-training of a video model with the geometry rewards"),
     "generate": Command("vggrpo.cli.generate", "videos from prompts"),
+    "score": Command("vggrpo.cli.score", "rewards of videos or latents, and what they are made of"),
+    "evaluate": Command("vggrpo.cli.evaluate", "metrics over a folder of videos, against a reference folder"),
+    "compare": Command("vggrpo.cli.compare", "several evaluations in one table, with what differs"),
+    "evaluate-geometry": Command(
+        "vggrpo.cli.evaluate_geometry", "geometry models against exact cameras, depth and scene flow"
+    ),
+    "reconstruct": Command("vggrpo.cli.reconstruct", "the 4D scene of a video or of latents"),
+    "fuse": Command("vggrpo.cli.fuse", "a LoRA merged into its base model, or written for ComfyUI"),
+    "doctor": Command("vggrpo.cli.doctor", "what this machine has of what the commands need"),
+    "view": Command("vggrpo.cli.view", "a 4D scene, or two side by side, in the browser or as one HTML file"),
     "world": WORLD,
 }
 

@@ -1,12 +1,17 @@
 """`vggrpo train`: aligns a video model with the geometry rewards."""
 
+from vggrpo.cli.plans import show_plan
 from vggrpo.cli.recipes import parse_with_recipe
 from vggrpo.config import TrainSettings
+from vggrpo.config.plan import TrainFlags, run_settings
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; the run folder is named at the end."""
-    settings = parse_with_recipe(TrainSettings, "train", argv)
+    """Runs the command, or prints its plan; the run folder is named at the end."""
+    flags = parse_with_recipe(TrainFlags, "train", argv)
+    settings = run_settings(flags, TrainSettings)
+    if flags.dry_run:
+        return show_plan(flags, settings, flags.gpus or 1)
     from vggrpo.training.align import align
 
     lora = align(settings)

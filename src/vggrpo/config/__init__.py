@@ -1,7 +1,8 @@
 """Settings of every command, recipe files, model names, and the errors that a person can act on. No torch."""
 
 from vggrpo.config.alarms import AlarmSettings
-from vggrpo.config.base import ModelRunSettings, RunSettings, Settings
+from vggrpo.config.base import EfficiencySettings, ModelRunSettings, RunSettings, Settings
+from vggrpo.config.compare import CompareSettings
 from vggrpo.config.demo import DemoSettings
 from vggrpo.config.errors import (
     AlarmError,
@@ -11,6 +12,9 @@ from vggrpo.config.errors import (
     RunError,
     VggrpoError,
 )
+from vggrpo.config.evaluate import EvaluateSettings
+from vggrpo.config.evaluate_geometry import EvaluateGeometrySettings
+from vggrpo.config.fuse import FuseSettings
 from vggrpo.config.generate import GenerateSettings
 from vggrpo.config.lgm import DistillationWeights, FindLayerSettings, LGMSettings, StitchSettings
 from vggrpo.config.models import ModelSource, canonical_name, model_names, resolve_model
@@ -26,10 +30,13 @@ from vggrpo.config.pretrain import (
     VideoSettings,
 )
 from vggrpo.config.recipes import load_recipe, read_recipe, recipe_names, recipe_path
+from vggrpo.config.reconstruct import ReconstructSettings
 from vggrpo.config.rewards import CameraMotionOptions, ReprojectionOptions, RewardSettings, RewardWeights
+from vggrpo.config.score import ScoreSettings
 from vggrpo.config.train import TrainSettings
 from vggrpo.config.tune_noise import ODE, NoiseCell, TuneNoiseSettings
 from vggrpo.config.validation import validate
+from vggrpo.config.view import ViewSettings
 from vggrpo.config.world_evaluate import WorldEvaluateSettings
 
 __all__ = [
@@ -38,12 +45,17 @@ __all__ = [
     "AlarmSettings",
     "CameraMotionOptions",
     "ClipSettings",
+    "CompareSettings",
     "ConfigError",
     "CorruptFileError",
     "DemoSettings",
     "DiskFullError",
     "DistillationWeights",
+    "EfficiencySettings",
+    "EvaluateGeometrySettings",
+    "EvaluateSettings",
     "FindLayerSettings",
+    "FuseSettings",
     "GenerateSettings",
     "GeometryArchitecture",
     "GeometrySettings",
@@ -53,11 +65,13 @@ __all__ = [
     "ModelSource",
     "NoiseCell",
     "PretrainSettings",
+    "ReconstructSettings",
     "ReprojectionOptions",
     "RewardSettings",
     "RewardWeights",
     "RunError",
     "RunSettings",
+    "ScoreSettings",
     "Settings",
     "StitchSettings",
     "TrainSettings",
@@ -67,6 +81,7 @@ __all__ = [
     "VAESettings",
     "VggrpoError",
     "VideoSettings",
+    "ViewSettings",
     "WorldEvaluateSettings",
     "canonical_name",
     "load_recipe",

@@ -22,9 +22,10 @@ class Settings(BaseModel):
     )
 
     free_on_resume: ClassVar[frozenset[str]] = frozenset(
-        {"output", "resume", "checkpoint_every", "keep_checkpoints"}
+        {"output", "resume", "checkpoint_every", "keep_checkpoints", "efficiency"}
     )
-    """Fields that may differ when a run is resumed, because they do not change what is computed."""
+    """Fields that may differ when a run is resumed, because they do not change what is computed, but for
+    rounding and the seams of tiles."""
 
 
 class RunSettings(Settings):
@@ -37,6 +38,25 @@ class RunSettings(Settings):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of the models")
 
 
+class EfficiencySettings(Settings):
+    """Memory and speed of a video model: what changes results by rounding, or hardly."""
+
+    attention_backend: str | None = Field(
+        None,
+        description="diffusers' name of the denoiser's attention kernel (_native_cudnn, flash, sage, ...); "
+        "PyTorch chooses if unset",
+    )
+    compile_blocks: bool = Field(
+        False, description="compile the denoiser's blocks (torch.compile); the first passes take minutes"
+    )
+    tiled_decoding: bool = Field(
+        False, description="decode videos in overlapping tiles: less memory, small differences at their seams"
+    )
+    offload: bool = Field(
+        False, description="keep those parts of the video model that are not in use on the CPU"
+    )
+
+
 class ModelRunSettings(RunSettings):
     """What every command that runs pretrained models shares."""
 
@@ -47,6 +67,7 @@ class ModelRunSettings(RunSettings):
         "float32",
         description="type of a video model's frozen weights in memory",
     )
+    efficiency: EfficiencySettings = EfficiencySettings()
 
     @model_validator(mode="after")
     def _weights_fit_precision(self) -> Self:

@@ -62,7 +62,7 @@ class LGMSettings(StitchSettings):
     generated_clips: NonNegativeInt = Field(
         1024, description="clips made by the video model in the training data"
     )
-    prompts: str = Field(description="prompts of the generated clips: a .txt or .jsonl file, or `world`")
+    prompts: str = Field(description="prompts of the generated clips: a file, a set (all-train), or `world`")
     num_prompts: PositiveInt | None = Field(None, description="how many of the prompts to use; all if unset")
     infer_steps: PositiveInt = Field(50, description="denoising steps of the generated clips")
     cfg_scale: float = Field(ge=1, description="classifier-free guidance of the generated clips; 1 is none")
@@ -81,8 +81,8 @@ class LGMSettings(StitchSettings):
     loss: DistillationWeights = DistillationWeights()
     block_weight: NonNegativeFloat = Field(
         0.0,
-        description="weight of the loss on what the transformer blocks hand on; above 0 the teacher's are kept "
-        "on disk beside the clips, two bytes a value of every token of every block",
+        description="weight of the loss on what the transformer blocks hand on; above 0 the uncut model's "
+        "are kept on disk beside the clips, two bytes a value of every token of every block",
     )
     rewards: RewardSettings = RewardSettings()
     """Of which the agreement with the teacher's is measured."""

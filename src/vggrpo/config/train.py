@@ -35,8 +35,8 @@ class TrainSettings(ModelRunSettings):
         "of the latent geometry model; 0 trains with any",
     )
 
-    prompts: str = Field(description="training prompts: a .txt or .jsonl file, or `world`")
-    evaluation_prompts: str = Field(description="held-out prompts: a .txt or .jsonl file, or `world`")
+    prompts: str = Field(description="training prompts: a .txt or .jsonl file, a set (all-train), or `world`")
+    evaluation_prompts: str = Field(description="held-out prompts: a file, a set (all-test), or `world`")
     negative_prompt: str = Field("", description="prompt of the unconditional branch of the guidance")
     num_prompts: PositiveInt | None = Field(
         None, description="how many of the training prompts to use; all if unset"

@@ -49,7 +49,7 @@ class TuneNoiseSettings(ModelRunSettings):
     )
     lgm_path: Path = Field(description="folder of the latent geometry model (`vggrpo train-lgm`)")
 
-    prompts: str = Field(description="prompts of the groups: a .txt or .jsonl file, or `world`")
+    prompts: str = Field(description="prompts of the groups: a file, a set (all-train), or `world`")
     negative_prompt: str = Field("", description="prompt of the unconditional branch of the guidance")
     num_prompts: int | None = Field(
         None, ge=3, description="how many of the prompts to use; all if unset. Intervals are over prompts"

@@ -59,7 +59,12 @@ def generate(settings: GenerateSettings) -> Generated:
     check_video_writing(settings.height, settings.width)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    backbone = load_video_backbone(settings.base_model, device=_device(), precision=settings.precision)
+    backbone = load_video_backbone(
+        settings.base_model,
+        device=_device(),
+        precision=settings.precision,
+        efficiency=settings.efficiency,
+    )
     views = _check_models(settings, backbone)
     rewards = steering_rewards(settings, views)
     sampling = SamplingSettings(

@@ -56,6 +56,7 @@ def open_video_model(
         precision=settings.precision,
         gradient_checkpointing=gradient_checkpointing,
         weight_dtype=torch.bfloat16 if settings.weights == "bfloat16" else torch.float32,
+        efficiency=settings.efficiency,
     )
 
 

@@ -9,11 +9,14 @@ import pytest
 from vggrpo.cli.recipes import parse_with_recipe
 from vggrpo.config import (
     ConfigError,
+    EvaluateGeometrySettings,
     FindLayerSettings,
     GenerateSettings,
     GeometrySettings,
     LGMSettings,
+    ReconstructSettings,
     RewardSettings,
+    ScoreSettings,
     Settings,
     TrainSettings,
     TuneNoiseSettings,
@@ -38,8 +41,15 @@ STAGES: dict[str, type[Settings]] = {
     "train-geometry": GeometrySettings,
     "train-video": VideoSettings,
     "evaluate": WorldEvaluateSettings,
+    "evaluate-geometry": EvaluateGeometrySettings,
+    "score": ScoreSettings,
+    "reconstruct": ReconstructSettings,
 }
-FROM_FLAGS: dict[str, dict[str, Any]] = {"generate": {"prompts": ["a red box"], "output": "videos"}}
+FROM_FLAGS: dict[str, dict[str, Any]] = {
+    "generate": {"prompts": ["a red box"], "output": "videos"},
+    "score": {"paths": ["videos"], "output": "scores", "lgm_path": "lgm"},
+    "reconstruct": {"input": "video.mp4", "output": "scene", "lgm_path": "lgm"},
+}
 """What a stage's recipe leaves to the command line."""
 METHOD = ("find-layer", "train-lgm", "train", "generate", "tune-noise")
 WAN = ("wan2.1-1.3b", "wan2.2-5b")

@@ -357,6 +357,7 @@ def test_packaged_recipes_are_the_fallback():
         "train-vae",
         "train-vae-finish",
         "train-video",
+        "train-video-finish",
         "train-geometry",
     ]
     assert trainings["train-video"].hours is None

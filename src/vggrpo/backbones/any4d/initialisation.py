@@ -11,18 +11,22 @@ from vggrpo.backbones.vit import Block
 TOKEN_STD = 0.3
 """Of learned tokens and positions: as large as embedded patches, so that they count from the first step."""
 LAST_LAYER_STD = 0.02
-"""Of the dense heads' last layers."""
+"""Of the dense head's last layer, and of the scene flow's where it is to be trained."""
 
 
 @torch.no_grad()
 def reset_parameters(
-    network: Any4DNetwork, *, depth: float, generator: torch.Generator | None = None
+    network: Any4DNetwork,
+    *,
+    depth: float,
+    flow_std: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> None:
     """Draws all parameters anew, such that the untrained network already predicts a plausible scene.
 
     Linear layers of the transformers: Xavier normal, cut at two deviations (.02 at the official width).
     Convolutions and heads: uniform Kaiming. The last layers are set so that every camera is the identity,
-    every ray looks ahead, every distance is about `depth`, next to nothing moves, and the metric scale is 1.
+    every ray looks ahead, every distance is about `depth`, nothing moves, and the metric scale is 1.
 
     The untrained rays fit no pinhole yet: until they do, train on the rays of the raw prediction, since
     fitted focal lengths have no meaning.
@@ -30,6 +34,8 @@ def reset_parameters(
     Args:
         depth: the typical distance along a ray in the training scenes, in their units (their geometric mean
             is best).
+        flow_std: deviation of the scene flow's last layer. With 0 nothing moves, but the layers behind it get
+            random directions instead of gradients at first: train with `LAST_LAYER_STD`.
 
     Raises:
         ValueError: if `depth` is not positive.
@@ -60,9 +66,10 @@ def reset_parameters(
     for layer in (network.pose_head.translation, network.pose_head.rotation, network.scale_head.out):
         nn.init.zeros_(layer.weight)
     _set_bias(network.pose_head.rotation, [0.0, 0.0, 0.0, 1.0])
-    for head in (network.dense_head, network.scene_flow_head):
-        # Not zero: the layers behind would get random directions instead of gradients at first.
-        _truncated_normal(head.regressor.out.weight, LAST_LAYER_STD, generator)
+    nn.init.zeros_(network.scene_flow_head.regressor.out.weight)
+    if flow_std > 0:
+        _truncated_normal(network.scene_flow_head.regressor.out.weight, flow_std, generator)
+    _truncated_normal(network.dense_head.regressor.out.weight, LAST_LAYER_STD, generator)
     # Channels: ray x, y, z; log-depth; log-confidence; mask logit.
     _set_bias(network.dense_head.regressor.out, [0.0, 0.0, 1.0, math.log(depth), 0.0, 0.0])
 

@@ -64,8 +64,9 @@ class WanBackbone(VideoBackbone):
         Raises:
             FileNotFoundError, CorruptFileError: if `source` or one of its configuration files is missing
                 or damaged.
-            ValueError: if it is no Wan text-to-video pipeline of one denoiser, the types contradict
-                each other, or there is no such attention backend.
+            ValueError: if it is no Wan text-to-video pipeline of one denoiser, or the types contradict
+                each other.
+            ConfigError: if there is no such attention backend.
         """
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is {precision!r}, expected 'float32' or 'bfloat16'")

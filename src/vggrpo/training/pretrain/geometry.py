@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vggrpo.backbones.any4d import (
+    LAST_LAYER_STD,
     Any4D,
     Any4DConfig,
     Any4DPrediction,
@@ -65,7 +66,8 @@ class GeometryJob:
         self.validation = self._render("validation", range(VALIDATION_CLIPS))
         self.window: dict[int, tuple[Tensor, SceneGeometry]] = {}
         self.model.network.float32_heads = settings.precision == "float32"
-        reset_parameters(self.model.network, depth=self.validation.geometry.depth_z.log().mean().exp().item())
+        depth = self.validation.geometry.depth_z.log().mean().exp().item()
+        reset_parameters(self.model.network, depth=depth, flow_std=LAST_LAYER_STD)
         if initial is not None:
             kept = {
                 name: tensor

@@ -1,0 +1,263 @@
+"""The plan of `vggrpo train`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vggrpo.backbones.wan.lora import add_lora
+from vggrpo.config import TrainSettings
+from vggrpo.data import load_prompts, prompt_set_names
+from vggrpo.lgm import LatentGeometryModel
+from vggrpo.lgm.model import CONFIG_FILE
+from vggrpo.training.plan.counting import Cost, empty_weights, module_bytes, num_parameters, without_values
+from vggrpo.training.plan.models import (
+    GeometryPlan,
+    VideoPlan,
+    geometry_on_meta,
+    saved_on_meta,
+    stitched_on_meta,
+)
+from vggrpo.training.plan.plan import GIB, Assumptions, ModelSize, Phase, Plan, Remedy, problems
+from vggrpo.training.ranks import Ranks, require_shares
+
+PAPER_GPU_HOURS = 1536
+FLOAT32 = torch.float32.itemsize
+OPTIMIZER_COPIES = 3
+"""Of a trained parameter: its gradient and AdamW's two moments, float32."""
+
+
+@dataclass(frozen=True)
+class TrainCosts:
+    """Of the computations that training consists of."""
+
+    rollout: Cost
+    """A velocity of `rollout_batch` samples."""
+    score: Cost
+    """The scenes of `rollout_batch` samples."""
+    update: Cost
+    """A transition of `update_batch` samples: forward, the base model's where there is a KL, backward."""
+    decode: Cost
+    """One video."""
+    teach: Cost
+    """The uncut model on `rollout_batch` videos."""
+
+
+class TrainPlanner:
+    """Counts a training's computations, and what they add up to."""
+
+    def __init__(self, settings: TrainSettings, gpus: int = 1) -> None:
+        """
+        Raises:
+            ConfigError: if models do not exist, or do not fit the sizes or each other.
+        """
+        s = self.settings = settings
+        self.gpus = gpus
+        self.guided = s.cfg_scale != 1.0
+        clip = (s.num_frames, s.height, s.width)
+        self.video = VideoPlan(s.base_model, s, clip, s.gradient_checkpointing)
+        add_lora(self.video.transformer, s.lora_rank, s.lora_alpha, s.lora_targets, s.seed)
+        self.lgm_is_there = (s.lgm_path / CONFIG_FILE).is_file()
+        self.lgm = GeometryPlan(self._latent_geometry_model(), self.video)
+        self.teacher = GeometryPlan(geometry_on_meta(s.geometry_model), self.video)
+
+    def _latent_geometry_model(self) -> LatentGeometryModel:
+        if self.lgm_is_there:
+            return saved_on_meta(self.settings.lgm_path, self.video)
+        geometry = geometry_on_meta(self.settings.geometry_model)
+        return stitched_on_meta(geometry, geometry.stitch_points[0].name, self.video)
+
+    def costs(self) -> TrainCosts:
+        """Measures every computation once."""
+        s, video = self.settings, self.video
+        with without_values():
+            empty_weights(video.transformer, video.vae, self.lgm.model, self.teacher.model)
+            return TrainCosts(
+                rollout=video.denoise(s.rollout_batch, self.guided),
+                score=self.lgm.look(s.rollout_batch),
+                update=video.denoise_and_backpropagate(s.update_batch, self.guided, bool(s.kl_coef)),
+                decode=video.decode(),
+                teach=self.teacher.look(s.rollout_batch),
+            )
+
+    @property
+    def samples(self) -> int:
+        """Of an iteration, on the GPU that has most."""
+        return self.settings.prompts_per_rollout * -(-self.settings.group_size // self.gpus)
+
+    @property
+    def _steps_before_window(self) -> float:
+        """Of an iteration, in the mean over the places to which a window moves."""
+        s = self.settings
+        places = [s.sde_window.start] if s.sde_window_moves == "never" else list(s.window_places)
+        return sum(places) / len(places)
+
+    @property
+    def trajectory_bytes(self) -> int:
+        """Host memory of an iteration's stored states, of one GPU's process."""
+        states = len(self.settings.sde_window) + 1
+        return self.samples * states * self._latent_bytes
+
+    @property
+    def _latent_bytes(self) -> int:
+        return int(torch.Size(self.video.latent_shape).numel()) * FLOAT32
+
+    def phases(self, costs: TrainCosts) -> list[Phase]:
+        """Of an iteration."""
+        s = self.settings
+        velocity = costs.rollout.flops / s.rollout_batch
+        # Members that start from one noise share the steps before the window.
+        shared = self._steps_before_window if s.shared_noise else 0.0
+        rollout = velocity * (self.samples * (s.train_steps - shared) + s.prompts_per_rollout * shared)
+        updates = len(s.sde_window) * costs.update.flops / s.update_batch
+        resident = self.resident_bytes
+        return [
+            Phase("rollout", rollout, resident + costs.rollout.peak),
+            Phase("LGM", self.samples * costs.score.flops / s.rollout_batch, resident + costs.score.peak),
+            Phase("update", self.samples * updates, resident + costs.update.peak),
+        ]
+
+    def evaluation(self, costs: TrainCosts) -> Phase:
+        """A held-out sample."""
+        s = self.settings
+        sampling = s.infer_steps * costs.rollout.flops
+        flops = (sampling + costs.score.flops + costs.teach.flops) / s.rollout_batch + costs.decode.flops
+        models = module_bytes(self.video.vae) + module_bytes(self.teacher.model)
+        worst = max(
+            costs.rollout.peak, s.rollout_batch * costs.decode.peak, costs.teach.peak, costs.score.peak
+        )
+        return Phase("evaluation", flops, self.resident_bytes + models + worst)
+
+    @property
+    def resident_bytes(self) -> int:
+        """On the GPU all the time: policy, optimizer, latent geometry model, embeddings and clean latents."""
+        trained = num_parameters(self.video.transformer, trainable=True) * FLOAT32 * OPTIMIZER_COPIES
+        models = module_bytes(self.video.transformer) + module_bytes(self.lgm.model)
+        prompts = (self.num_prompts or 0) + (self.num_held_out or 0) + int(self.guided)
+        return models + trained + prompts * self.video.embedding_bytes + self.samples * self._latent_bytes
+
+    @property
+    def num_prompts(self) -> int | None:
+        """Training prompts; None if their file is not here."""
+        return _count(self.settings.prompts, self.settings.num_prompts)
+
+    @property
+    def num_held_out(self) -> int | None:
+        """Held-out prompts; None if their file is not here."""
+        return _count(self.settings.evaluation_prompts, self.settings.num_evaluation_prompts)
+
+
+def _count(source: str, asked_for: int | None) -> int | None:
+    if asked_for is not None:
+        return asked_for
+    is_here = source in prompt_set_names() or Path(source).is_file()
+    return len(load_prompts(source)) if is_here else None
+
+
+def plan_training(settings: TrainSettings, assumptions: Assumptions) -> Plan:
+    """What the training of `settings` costs on such GPUs. Reads no weights.
+
+    Raises:
+        ConfigError: if models do not exist, or do not fit the sizes or each other, or the GPUs cannot
+            share the groups.
+    """
+    require_shares(Ranks(size=assumptions.gpus), settings)
+    planner = TrainPlanner(settings, assumptions.gpus)
+    costs = planner.costs()
+    phases, evaluation = planner.phases(costs), planner.evaluation(costs)
+
+    def measured(changed: TrainSettings) -> list[Phase]:
+        other = TrainPlanner(changed, assumptions.gpus)
+        costs = other.costs()
+        return [*other.phases(costs), other.evaluation(costs)]
+
+    return Plan(
+        title=f"train {settings.base_model}, clips of {_clip(planner)}, {assumptions.gpus} GPUs",
+        models=[
+            ModelSize(
+                "policy",
+                num_parameters(planner.video.transformer),
+                num_parameters(planner.video.transformer, trainable=True),
+            ),
+            ModelSize("LGM" if planner.lgm_is_there else "LGM (at most)", num_parameters(planner.lgm.model)),
+            ModelSize("uncut geometry model", num_parameters(planner.teacher.model)),
+            ModelSize("autoencoder", num_parameters(planner.video.vae)),
+        ],
+        phases=phases,
+        per="iteration",
+        figures=_figures(planner, phases, evaluation, assumptions),
+        problems=problems([*phases, evaluation], remedies(settings), measured, assumptions),
+        assumptions=assumptions,
+    )
+
+
+def remedies(settings: TrainSettings) -> list[Remedy[TrainSettings]]:
+    """Settings that need less memory on a GPU, each on top of those before, and change no result but by
+    rounding."""
+    changes: list[tuple[str, dict[str, object]]] = []
+    if not settings.gradient_checkpointing:
+        changes.append(("--gradient-checkpointing", {"gradient_checkpointing": True}))
+    share = settings.group_size // settings.updates_per_rollout
+    for batch in reversed(range(1, max(settings.rollout_batch, settings.update_batch))):
+        if share % batch == 0:
+            flags = f"--rollout-batch {batch} --update-batch {batch}"
+            changes.append((flags, {"rollout_batch": batch, "update_batch": batch}))
+    if settings.weights == "float32":
+        half: dict[str, object] = {"precision": "bfloat16", "weights": "bfloat16"}
+        changes.append(("--precision bfloat16 --weights bfloat16", half))
+    found: list[Remedy[TrainSettings]] = []
+    taken: dict[frozenset[str], tuple[str, dict[str, object]]] = {}
+    for flags, values in changes:
+        # A smaller batch takes the place of a larger one.
+        taken[frozenset(values)] = (flags, values)
+        update = {name: value for _, part in taken.values() for name, value in part.items()}
+        found.append(
+            Remedy(" ".join(flags for flags, _ in taken.values()), settings.model_copy(update=update))
+        )
+    return found
+
+
+def _figures(
+    planner: TrainPlanner, phases: Sequence[Phase], evaluation: Phase, assumptions: Assumptions
+) -> dict[str, str]:
+    s = planner.settings
+    seconds = sum(assumptions.seconds(phase.flops) for phase in phases)
+    training_hours = s.iterations * seconds * assumptions.gpus / 3600
+    figures = {
+        "samples": f"{s.prompts_per_rollout * s.group_size} an iteration, {planner.samples} of them a GPU's",
+        "trajectories": f"{planner.trajectory_bytes / GIB:.2f} GiB of host memory, a GPU's share",
+        "iteration": f"{seconds:,.1f} s; {s.updates_per_rollout * 3600 / seconds:,.1f} updates an hour",
+        "training": f"{s.iterations} iterations, {training_hours:,.1f} GPU-hours",
+    }
+    sample_hours = assumptions.seconds(evaluation.flops) / 3600
+    if planner.num_held_out is None:
+        figures["evaluation"] = (
+            f"{sample_hours:.3f} GPU-hours a held-out sample; {s.evaluation_prompts} is not here to count"
+        )
+        total = training_hours
+    else:
+        samples = planner.num_held_out * s.evaluation_noises
+        times = -(-s.iterations // s.eval_every) + 1
+        total = training_hours + times * samples * sample_hours
+        figures["evaluation"] = (
+            f"{times} times {samples} held-out samples, {times * samples * sample_hours:,.1f} GPU-hours; "
+            f"{evaluation.memory / GIB:.1f} GiB a GPU"
+        )
+    figures["in all"] = f"{total:,.1f} GPU-hours (the paper: {PAPER_GPU_HOURS})"
+    if planner.num_prompts is None:
+        figures["prompts"] = (
+            f"{s.prompts} is not here to count; each takes {planner.video.embedding_bytes / 2**20:.0f} MiB "
+            "of a GPU's memory beside the figures above"
+        )
+    if not planner.lgm_is_there:
+        figures["LGM"] = (
+            f"there is none in {s.lgm_path} yet; counted is {s.geometry_model} entered at its first stitch "
+            "point, the most expensive one"
+        )
+    return figures
+
+
+def _clip(planner: TrainPlanner) -> str:
+    s = planner.settings
+    return f"{s.num_frames}x{s.height}x{s.width}"

@@ -1,0 +1,182 @@
+"""The plan of `vggrpo train-lgm`."""
+
+from dataclasses import dataclass
+
+import torch
+
+from vggrpo.config import LGMSettings
+from vggrpo.lgm import LatentGeometryModel
+from vggrpo.training.lgm_data import BYTES_PER_PIXEL
+from vggrpo.training.lgm_gate import NOISE_LEVELS
+from vggrpo.training.plan.counting import Cost, empty_weights, module_bytes, num_parameters, without_values
+from vggrpo.training.plan.models import GeometryPlan, VideoPlan, geometry_on_meta, stitched_on_meta
+from vggrpo.training.plan.plan import GIB, Assumptions, ModelSize, Phase, Plan, Remedy, problems
+from vggrpo.training.plan.train import FLOAT32, OPTIMIZER_COPIES
+from vggrpo.training.sources import num_held_out_generated, num_held_out_videos
+
+
+@dataclass(frozen=True)
+class LGMCosts:
+    """Of the computations that a latent geometry model is made with."""
+
+    denoise: Cost
+    """A velocity of `batch_size` clips."""
+    decode: Cost
+    """One clip."""
+    encode: Cost
+    """One clip."""
+    teach: Cost
+    """The uncut model on `batch_size` clips."""
+    look: Cost
+    """The latent geometry model on `batch_size` clips."""
+    distil: Cost
+    """An optimizer step."""
+
+
+class LGMPlanner:
+    """Counts the computations of `train-lgm`, and what they add up to."""
+
+    def __init__(self, settings: LGMSettings) -> None:
+        """
+        Raises:
+            ConfigError: if models or the stitch point do not exist, or do not fit the sizes.
+        """
+        s = self.settings = settings
+        self.video = VideoPlan(s.base_model, s, (s.num_frames, s.height, s.width))
+        self.teacher = GeometryPlan(geometry_on_meta(s.geometry_model), self.video)
+        self.point_is_given = s.stitch_point != "auto"
+        trained = self._stitched()
+        if s.trainable == "lora":
+            trained.add_lora(s.lora_rank, s.lora_alpha)
+        else:
+            trained.train_all()
+        self.finished, self.trained = (
+            GeometryPlan(model, self.video) for model in (self._stitched(), trained)
+        )
+
+    def _stitched(self) -> LatentGeometryModel:
+        geometry = geometry_on_meta(self.settings.geometry_model)
+        point = self.settings.stitch_point if self.point_is_given else geometry.stitch_points[0].name
+        return stitched_on_meta(geometry, point, self.video)
+
+    def costs(self) -> LGMCosts:
+        """Measures every computation once."""
+        s, video = self.settings, self.video
+        with without_values():
+            empty_weights(
+                video.transformer, video.vae, self.teacher.model, self.finished.model, self.trained.model
+            )
+            return LGMCosts(
+                denoise=video.denoise(s.batch_size, s.cfg_scale != 1.0),
+                decode=video.decode(),
+                encode=video.encode(),
+                teach=self.teacher.look(s.batch_size),
+                look=self.finished.look(s.batch_size),
+                distil=self.trained.look_and_backpropagate(s.batch_size, s.precision),
+            )
+
+    @property
+    def num_real(self) -> int:
+        """Real clips that are made, held-out ones included."""
+        s = self.settings
+        return max(s.real_clips, s.fit_clips + s.held_out_clips) + num_held_out_videos(s)
+
+    @property
+    def num_generated(self) -> int:
+        """Generated clips that are made, held-out ones included."""
+        return max(self.settings.generated_clips, 1) + num_held_out_generated(self.settings)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        s = self.settings
+        return max(1, (s.real_clips + s.generated_clips) * s.epochs // s.batch_size)
+
+    @property
+    def clip_bytes(self) -> int:
+        """Of a cached clip on the disk."""
+        views, height, width = self.teacher.raster
+        latents = int(torch.Size(self.video.latent_shape).numel()) * FLOAT32
+        return views * height * width * BYTES_PER_PIXEL + latents
+
+    def phases(self, costs: LGMCosts) -> list[Phase]:
+        """Of the whole run."""
+        s, size = self.settings, self.settings.batch_size
+        teach, look = costs.teach.flops / size, costs.look.flops / size
+        again = costs.decode.flops + teach
+        generating = s.infer_steps * costs.denoise.flops / size + again
+        clips = self.num_generated * generating + self.num_real * (costs.encode.flops + teach)
+        evaluations = self.steps // s.evaluate_every + 2
+        distillation = self.steps * costs.distil.flops + evaluations * 2 * s.held_out_clips * look
+        gate = s.gate_clips * (look + costs.decode.flops + costs.encode.flops + again)
+        gate += num_held_out_videos(s) * (look + again)
+        gate += s.noise_clips * (len(NOISE_LEVELS) * look + (len(NOISE_LEVELS) - 1) * again)
+
+        trained = num_parameters(self.trained.model, trainable=True) * FLOAT32 * OPTIMIZER_COPIES
+        uncut = module_bytes(self.video.vae) + module_bytes(self.teacher.model)
+        making = uncut + module_bytes(self.video.transformer) + self.video.text_encoder_bytes
+        converting = max(size * costs.decode.peak, size * costs.encode.peak, costs.teach.peak)
+        return [
+            Phase("clips", clips, making + max(costs.denoise.peak, converting)),
+            Phase(
+                "distillation", distillation, module_bytes(self.trained.model) + trained + costs.distil.peak
+            ),
+            Phase("gate", gate, uncut + module_bytes(self.finished.model) + max(converting, costs.look.peak)),
+        ]
+
+
+def plan_lgm(settings: LGMSettings, assumptions: Assumptions) -> Plan:
+    """What `train-lgm` of `settings` costs on such a GPU. Reads no weights.
+
+    The layer search's regressions are not counted.
+
+    Raises:
+        ConfigError: if models or the stitch point do not exist, or do not fit the sizes.
+    """
+    planner = LGMPlanner(settings)
+    phases = planner.phases(planner.costs())
+
+    def measured(changed: LGMSettings) -> list[Phase]:
+        other = LGMPlanner(changed)
+        return other.phases(other.costs())
+
+    hours = sum(assumptions.seconds(phase.flops) for phase in phases) / 3600
+    num_clips = planner.num_real + planner.num_generated
+    figures = {
+        "clips": f"{planner.num_real} real, {planner.num_generated} generated, "
+        f"{num_clips * planner.clip_bytes / GIB:,.1f} GiB on the disk",
+        "distillation": f"{planner.steps} optimizer steps",
+        "in all": f"{hours:,.1f} GPU-hours, the layer search's regressions not counted",
+    }
+    if not planner.point_is_given:
+        figures["LGM"] = "counted is the first stitch point, the most expensive one; the search chooses later"
+    trained = planner.trained.model
+    return Plan(
+        title=f"train-lgm of {settings.geometry_model} for {settings.base_model}, clips of "
+        f"{settings.num_frames}x{settings.height}x{settings.width}",
+        models=[
+            ModelSize("LGM in training", num_parameters(trained), num_parameters(trained, trainable=True)),
+            ModelSize("uncut geometry model", num_parameters(planner.teacher.model)),
+            ModelSize("denoiser", num_parameters(planner.video.transformer)),
+            ModelSize("autoencoder", num_parameters(planner.video.vae)),
+        ],
+        phases=phases,
+        per="run",
+        figures=figures,
+        problems=problems(phases, remedies(settings), measured, assumptions),
+        assumptions=assumptions,
+    )
+
+
+def remedies(settings: LGMSettings) -> list[Remedy[LGMSettings]]:
+    """Settings that need less memory on the GPU, each on top of those before."""
+    changes: list[tuple[str, dict[str, object]]] = []
+    batch = settings.batch_size // 2
+    while batch >= 1:
+        changes.append((f"--batch-size {batch}", {"batch_size": batch}))
+        batch //= 2
+    flags, update = changes[-1] if changes else ("", {})
+    if settings.weights == "float32":
+        half = {"precision": "bfloat16", "weights": "bfloat16"}
+        changes.append((f"{flags} --precision bfloat16 --weights bfloat16".strip(), update | half))
+    return [Remedy(flags, settings.model_copy(update=update)) for flags, update in changes]

@@ -1,0 +1,138 @@
+"""Switches of memory and speed: each does what it says, and changes nothing else."""
+
+import logging
+
+import pytest
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+from tiny_models import tiny_wan
+from vggrpo.backbones import load_video_backbone
+from vggrpo.backbones.wan import WanBackbone, backbone
+from vggrpo.config import ConfigError, EfficiencySettings
+from vggrpo.training.plan.counting import measure
+
+
+@pytest.fixture(scope="module", params=["wan2.1", "wan2.2"])
+def folder(request, tmp_path_factory):
+    return tiny_wan(tmp_path_factory.mktemp(request.param) / "pipeline", request.param)
+
+
+def inputs(model: WanBackbone):
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, model.latent_spec.channels, 3, 4, 4, generator=generator)
+    return latents, 0.6, torch.randn(1, 24, 16, generator=generator)
+
+
+def opened(folder, **switches: object) -> WanBackbone:
+    model = load_video_backbone(folder, efficiency=EfficiencySettings(**switches))
+    assert isinstance(model, WanBackbone)
+    return model
+
+
+def backends(model: WanBackbone) -> set:
+    return {block.attn1.processor._attention_backend for block in model.transformer.blocks}
+
+
+@torch.no_grad()
+def test_an_attention_backend_is_its_models_own(folder, caplog):
+    plain, chosen = WanBackbone(folder), opened(folder, attention_backend="_native_math")
+    before = _AttentionBackendRegistry._active_backend
+    with caplog.at_level(logging.WARNING):
+        velocity = chosen.velocity(*inputs(chosen))
+    assert backends(chosen) == {AttentionBackendName._NATIVE_MATH}
+    assert backends(plain) == {None}
+    assert _AttentionBackendRegistry._active_backend == before
+    assert caplog.records == []
+    torch.testing.assert_close(velocity, plain.velocity(*inputs(plain)), atol=1e-5, rtol=1e-5)
+
+
+def test_an_attention_backend_that_is_not_there_is_refused_before_anything_is_loaded(tiny_pipeline):
+    with pytest.raises(ConfigError, match=r"attention_backend is 'fast', but diffusers has .*native"):
+        opened(tiny_pipeline, attention_backend="fast")
+    with pytest.raises(ConfigError, match=r"attention_backend is 'sage', which cannot be used here: .*sage"):
+        opened(tiny_pipeline, attention_backend="sage")
+
+
+@torch.no_grad()
+def test_tiled_decoding_takes_less_memory_and_differs_a_little(folder):
+    whole, tiles = opened(folder), opened(folder, tiled_decoding=True)
+    stride = whole.latent_spec.spatial_stride
+    latents = torch.randn(1, whole.latent_spec.channels, 2, 448 // stride, 64 // stride)
+    # A tile is 256 pixels high, the next begins at 192.
+    frames = [model.decode_latents(latents) for model in (whole, tiles)]
+    assert frames[0].shape == frames[1].shape == (1, 5, 448, 64, 3)
+    assert not torch.equal(frames[0], frames[1])
+    # Of noise, by random weights: where the content is decoded alike, the frames go together.
+    both = torch.stack([frame.flatten() for frame in frames])
+    assert torch.corrcoef(both)[0, 1] > 0.95
+    peaks = [measure(lambda model=model: model.decode_latents(latents)).peak for model in (whole, tiles)]
+    assert peaks[1] < 0.9 * peaks[0]
+
+    video = torch.rand(1, 5, 448, 64, 3)
+    assert torch.equal(whole.encode_video(video), tiles.encode_video(video))
+
+
+def test_what_is_not_in_use_is_off_the_device(folder, monkeypatch):
+    """On the meta device, where what has left the device can be told from what is on it."""
+    monkeypatch.setattr(backbone, "IDLE_DEVICE", "meta")
+    model = opened(folder, offload=True)
+
+    def devices() -> dict[str, str]:
+        parts = {"text": model._text_encoder, "denoiser": model._transformer, "vae": model._vae}
+        return {name: next(part.parameters()).device.type for name, part in parts.items() if part is not None}
+
+    plain = WanBackbone(folder)
+    embeds = model.encode_prompts(["a red box"])
+    assert torch.equal(embeds, plain.encode_prompts(["a red box"]))
+    assert devices() == {"text": "cpu"}
+    latents, sigma, _ = inputs(model)
+    with torch.no_grad():
+        assert torch.equal(model.velocity(latents, sigma, embeds), plain.velocity(latents, sigma, embeds))
+        assert devices() == {"text": "meta", "denoiser": "cpu"}
+        assert torch.equal(model.decode_latents(latents), plain.decode_latents(latents))
+    assert devices() == {"text": "meta", "denoiser": "meta", "vae": "cpu"}
+    vae = model._vae
+    model.release("vae")
+    assert model._in_use is None
+    assert vae is not model.vae
+
+
+def test_a_policy_comes_back_from_its_rest(tiny_pipeline):
+    model = opened(tiny_pipeline, offload=True)
+    model.add_lora(2, 4)
+    parameters = model.trainable_parameters()
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    latents, sigma, embeds = inputs(model)
+    model.decode_latents(latents)
+    model.velocity(latents, sigma, embeds).square().mean().backward()
+    after = model.trainable_parameters()
+    assert all(after[name] is parameters[name] for name in parameters)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in after.values())
+
+
+@pytest.mark.slow
+def test_compiled_blocks_are_the_same_model(folder):
+    compiled, plain = opened(folder, compile_blocks=True), WanBackbone(folder)
+    for model in (compiled, plain):
+        model.add_lora(2, 4)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in model.trainable_parameters().values():
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    torch._dynamo.reset()
+    gradients = []
+    for model in (compiled, plain):
+        velocity = model.velocity(*inputs(model))
+        velocity.square().mean().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.trainable_parameters().items()})
+    torch.testing.assert_close(
+        compiled.velocity(*inputs(compiled)), plain.velocity(*inputs(plain)), atol=1e-5, rtol=1e-5
+    )
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-5, rtol=1e-4)
+    with torch.no_grad(), compiled.lora_disabled(), plain.lora_disabled():
+        torch.testing.assert_close(
+            compiled.velocity(*inputs(compiled)), plain.velocity(*inputs(plain)), atol=1e-5, rtol=1e-5
+        )
+    assert all(block._compiled_call_impl is not None for block in compiled.transformer.blocks)
