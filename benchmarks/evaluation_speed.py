@@ -8,12 +8,9 @@ that of the main process after the first tenth and after all of many small clips
 """
 
 import argparse
-import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from common.results import write_result
 
 from vggrpo.evaluation.videos import (
     Clip,
@@ -131,9 +129,6 @@ def main() -> None:
         parts = shares(clips[:4])
         peaks = memory_growth(folder, arguments.many, arguments.workers[-1]) if arguments.many else None
     first = rates[arguments.workers[0]]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     result = {
         "what": f"{arguments.clips} clips of {size[0]} frames of {size[2]}x{size[1]} pixels",
         "clips_per_second": {f"{workers} workers": summary(values) for workers, values in rates.items()},
@@ -147,16 +142,8 @@ def main() -> None:
         "share_of_time": parts,
         "peak_memory_mb": peaks,
         "repetitions": arguments.repetitions,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-        "load_average": round(os.getloadavg()[0], 1),
-        "opencv": cv2.__version__,
-        "commit": commit.stdout.strip() or "none",
-        "date": time.strftime("%Y-%m-%d"),
     }
-    text = json.dumps(result, indent=2)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(text + "\n")
-    print(text)
+    write_result(arguments.output, result, opencv=cv2.__version__)
 
 
 if __name__ == "__main__":

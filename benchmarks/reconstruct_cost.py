@@ -9,17 +9,13 @@ connector's weights are random, which changes neither.
 """
 
 import argparse
-import json
 import multiprocessing
-import os
-import platform
-import subprocess
-import time
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from common.results import write_result
 from torch import Tensor
 
 from vggrpo.backbones import load_geometry_backbone, load_video_backbone
@@ -124,9 +120,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/reconstruct_cost.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     with TemporaryDirectory() as folder:
         model = Path(folder) / "lgm"
         save_latent_model(model, arguments.stitch_point)
@@ -138,16 +131,8 @@ def main() -> None:
         **figures,
         "repetitions": REPETITIONS,
         "threads": arguments.threads,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-        "load_average": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip() or "none",
-        "date": time.strftime("%Y-%m-%d"),
     }
-    text = json.dumps(result, indent=2)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(text + "\n")
-    print(text)
+    write_result(arguments.output, result, torch=torch.__version__)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,7 @@ compresses worse: predicted geometry lies between the two.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from common.results import write_result
 
 from vggrpo.geometry import unproject
 from vggrpo.rewards import CameraMotionReward, ReprojectionReward
@@ -93,25 +90,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/viewer_export.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     result = {
         "what": f"export of a scene of {VIEWS} views of {HEIGHT}x{WIDTH} points as a page",
         "exact": measure(example_scene(0.0)),
         f"depth noise {NOISE:.0%}": measure(example_scene(NOISE)),
         "repetitions": REPETITIONS,
         "threads": arguments.threads,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-        "load_average": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip() or "none",
-        "date": time.strftime("%Y-%m-%d"),
     }
-    text = json.dumps(result, indent=2)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(text + "\n")
-    print(text)
+    write_result(arguments.output, result, torch=torch.__version__)
 
 
 if __name__ == "__main__":

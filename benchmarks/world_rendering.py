@@ -7,18 +7,15 @@ and shades every surface at every ray. Both make colours and exact geometry, and
 """
 
 import argparse
-import json
 import math
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from common.results import write_result
 from torch import Tensor
 
 from vggrpo.geometry import transform_points
@@ -241,9 +238,6 @@ def main() -> None:
         ]
         for name in ("all 17 frames", "5 key frames")
     }
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     result = {
         "what": f"clips of {HEIGHT}x{WIDTH}x17, colours from 2x2 samples a pixel, with exact geometry",
         "clips_per_second": {name: summary(values) for name, values in rates.items()},
@@ -251,16 +245,8 @@ def main() -> None:
         "share_of_differing_pixels": agreement,
         "repetitions": REPETITIONS,
         "threads": arguments.threads,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs",
-        "load_average": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip() or "none",
-        "date": time.strftime("%Y-%m-%d"),
     }
-    text = json.dumps(result, indent=2)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(text + "\n")
-    print(text)
+    write_result(arguments.output, result, torch=torch.__version__)
 
 
 if __name__ == "__main__":
