@@ -30,6 +30,8 @@ from vggrpo.training.sources import (
 
 TEACHER = "teacher/"
 """Prefix of the teacher's geometry among a cached clip's tensors."""
+TEXT_BATCH = 32
+"""Prompts embedded at once."""
 SHARD_BYTES = 2**30
 BYTES_PER_PIXEL = 36
 """Of a cached clip: three bytes of colour, and in float32 a point, a flow vector, depth and confidence."""
@@ -71,6 +73,11 @@ class ClipMaker:
         stream = (s.seed, "lgm-clip", "held-out" if held_out else "train")
 
         def batches(start: int) -> Iterator[Mapping[str, Tensor]]:
+            texts = list(dict.fromkeys(prompts[i % len(prompts)].text for i in range(start, count)))
+            for first in range(0, len(texts), TEXT_BATCH):
+                embeddings.embed(texts[first : first + TEXT_BATCH])
+            # From here on they are read from the disk: the encoder is the largest part of the model.
+            self.video.release("text_encoder")
             for first in range(start, count, s.batch_size):
                 numbers = range(first, min(first + s.batch_size, count))
                 embeds = embeddings.embed([prompts[i % len(prompts)].text for i in numbers])

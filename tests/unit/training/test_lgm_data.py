@@ -48,6 +48,7 @@ def test_a_real_clip_is_what_the_models_make_of_its_frames(lgm_models, tmp_path)
 def test_a_generated_clip_is_the_decoded_latents(lgm_models, tmp_path):
     made = maker(lgm_models, tmp_path)
     batch = everything(make(made, "generated", 4))
+    assert made.video._text_encoder is None  # released before the clips are made
     with torch.no_grad():
         frames = made.video.decode_latents(batch["latents"])
     views = teacher_frames(frames, made.video.latent_spec, made.geometry.patch_size)
