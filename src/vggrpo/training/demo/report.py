@@ -192,9 +192,11 @@ def choose_videos(
     teacher = key_frame_teacher(train)
     pairs = []
     for key in dict.fromkeys(chosen):
-        first, last = (_read_frames(sample_video(train.output, step, key)) for step in (0, train.iterations))
-        scenes = teacher(first[None]), teacher(last[None])
-        pairs.append(video_pair(before, after, key, first, last, SHOWN_METRICS, scenes))
+        base, aligned = (
+            _read_frames(sample_video(train.output, step, key)) for step in (0, train.iterations)
+        )
+        scenes = teacher(base[None]), teacher(aligned[None])
+        pairs.append(video_pair(before, after, key, base, aligned, SHOWN_METRICS, scenes))
     return pairs
 
 
