@@ -5,6 +5,7 @@ they are normalised, gradients before they are used, so a run computes the same 
 the order of float32 sums. All randomness is a function of seeds and counters, never of the rank.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,9 +107,12 @@ class Ranks:
         """
         if self.size == 1:
             return
-        sums = self.gather([tensor.double().sum().item() for tensor in tensors])
-        for rank, theirs in enumerate(sums):
-            if theirs != sums[0]:
+        digest = hashlib.sha256()
+        for tensor in tensors:
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digests = self.gather(digest.hexdigest())
+        for rank, theirs in enumerate(digests):
+            if theirs != digests[0]:
                 raise RuntimeError(
                     f"{what} of rank {rank} differ from those of rank 0: the ranks do not compute the same. "
                     "Use equal hardware and library versions on all of them"

@@ -80,7 +80,8 @@ def test_exchanges(tmp_path: Path) -> None:
 def differ(ranks: Ranks) -> str:
     weights = torch.zeros(3)
     ranks.require_equal("weights", [weights])
-    weights[1] = 1e-9 * ranks.rank
+    # The sums agree, the weights do not.
+    weights[0], weights[1] = 1e-9 * ranks.rank, -1e-9 * ranks.rank
     try:
         ranks.require_equal("the policy's weights", [weights])
     except RuntimeError as error:
@@ -94,7 +95,7 @@ def test_ranks_that_part_ways_are_noticed(tmp_path: Path) -> None:
 
 
 def one_update(ranks: Ranks, pipeline: Path, output: Path, group_size: int) -> dict[str, Any]:
-    """Scores, advantages, gradient and metrics of the first update, in float64 from the gradient on."""
+    """Scores, advantages, gradient and metrics of the first update."""
     trainer = tiny_trainer(
         pipeline,
         output,

@@ -22,7 +22,7 @@ def gate(data: ReportData) -> Markup | None:
     lead = (
         "Before a policy is trained, the latent geometry model must rank clips as the uncut geometry model "
         "(the teacher) ranks the decoded videos. The teacher itself, after one more pass through the "
-        "autoencoder agrees with its first verdict up to a ceiling, and what counts is the share of that."
+        "autoencoder, agrees with its first verdict up to a ceiling, and what counts is the share of that."
     )
     table = element("table", _gate_head(), element("tbody", *_gate_rows(data.gate)), class_="gate")
     notes = [
