@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from common.memory import resident, restart_peak
 from common.results import write_result
 from torch import Tensor
 
@@ -44,12 +45,6 @@ def save_latent_model(folder: Path, stitch_point: str) -> None:
     LatentGeometryModel(geometry, connector, stitch_point, spec, "micro", "micro").save_pretrained(folder)
 
 
-def resident(field: str) -> float:
-    """VmRSS (now) or VmHWM (the peak) of this process, in MiB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
-
-
 @torch.no_grad()
 def peak_memory(path: str, model: Path, num_frames: int, threads: int) -> float:
     """MiB that one path needs, from loading its models to its scene."""
@@ -57,7 +52,7 @@ def peak_memory(path: str, model: Path, num_frames: int, threads: int) -> float:
     latents = random_latents(num_frames)
     assert WanBackbone is not None  # so that diffusers is imported in both processes
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    restart_peak()
     if path == "latent":
         LatentGeometryModel.from_pretrained(model)(latents)
     else:

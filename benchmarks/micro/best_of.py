@@ -20,7 +20,7 @@ NAME = "best_of"
 BASE = SteeredRow("base")
 METRICS = [f"{source}/{reward}" for source in ("lgm", "teacher") for reward in (CAMERA_MOTION, REPROJECTION)]
 KEPT = ("camera_extent", "flow_drift", "sharpness")
-DEFAULT_GUIDANCE = {"scale": 1e4, "interval": 5}
+DEFAULT_GUIDANCE = {"scale": 100, "interval": 5}
 
 
 def rows(guidance: dict[str, object], quick: bool) -> list[SteeredRow]:

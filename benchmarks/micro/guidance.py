@@ -29,8 +29,9 @@ from vggrpo.training.rewards import CAMERA_MOTION, REPROJECTION
 NAME = "guidance"
 BASE = SteeredRow("base")
 POLICY = SteeredRow("policy", policy=True)
-SCALES = (3e2, 1e3, 3e3, 1e4, 3e4, 1e5)
-MIDDLE = 1e4
+SCALES = {20: (30, 300, 3000), 5: (10, 30, 100, 300, 1000), 1: (10, 100)}
+"""By interval. Above the largest the norm cap alone decides."""
+MIDDLE = 100
 """The scale of the rows that vary something else."""
 REWARDS = (CAMERA_MOTION, REPROJECTION)
 BY_BOTH = [f"{source}/{reward}" for source in ("lgm", "teacher") for reward in REWARDS]
@@ -45,14 +46,14 @@ def rows(quick: bool) -> list[SteeredRow]:
     """Every way to sample, beside the unguided ones."""
     steered = [
         SteeredRow(f"every_{interval}-scale_{scale:g}", "scale", {"scale": scale, "interval": interval})
-        for interval in (20, 5)
-        for scale in SCALES
+        for interval, scales in SCALES.items()
+        for scale in scales
     ]
     middle = {"scale": MIDDLE, "interval": 5}
     steered += [
         SteeredRow("through_denoiser", "through", {**middle, "through": "denoiser"}),
         SteeredRow("no_cap", "norm_cap", {**middle, "norm_cap": None}),
-        SteeredRow("cap_0.3", "norm_cap", {**middle, "norm_cap": 0.3}),
+        *(SteeredRow(f"cap_{cap}", "norm_cap", {**middle, "norm_cap": cap}) for cap in (0.1, 0.3)),
         SteeredRow("sigma_above_0.6", "levels", {**middle, "stop_sigma": 0.6}),
         SteeredRow("sigma_below_0.6", "levels", {**middle, "start_sigma": 0.6}),
         *(SteeredRow(f"{reward}_alone", "reward", middle, {reward: 1.0}) for reward in REWARDS),
@@ -65,7 +66,7 @@ def rows(quick: bool) -> list[SteeredRow]:
             SteeredRow(f"{name}_guided", "camera_path", {"scale": MIDDLE, "interval": 2}, **path),
         ]
     if quick:
-        few = {"every_5-scale_10000", "policy_guided", "orbit_unguided", "orbit_guided"}
+        few = {"every_5-scale_100", "policy_guided", "orbit_unguided", "orbit_guided"}
         steered = [row for row in steered if row.name in few]
     return steered
 

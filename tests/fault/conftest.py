@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tiny_pipeline import save_tiny_pipeline
+from tiny_trainer import tiny_trainer
 from vggrpo.backbones import load_geometry_backbone, load_video_backbone
 from vggrpo.cli.main import main
 from vggrpo.lgm import Connector, LatentGeometryModel
+from vggrpo.rewards import SceneReward
+from vggrpo.training.trainer import VGGRPOTrainer
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,21 @@ def train(lgm: Path, tmp_path: Path) -> tuple[object, ...]:
         *("--updates-per-rollout", 1, "--train-steps", 2, "--sde-window-length", "all", "--infer-steps", 1),
         *("--checkpoint-every", 1, "--eval-every", 2, "--threads", 1, "--precision", "float32"),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `save_tiny_pipeline`; read-only."""
+    return save_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "pipeline")
+
+
+@pytest.fixture
+def make_trainer(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., VGGRPOTrainer]:
+    """`tiny_trainer` of `tiny_pipeline`, its run in a folder of the test's own."""
+
+    def make(
+        reward: SceneReward | None = None, name: str = "run", *, resume: bool = False, **changes: object
+    ) -> VGGRPOTrainer:
+        return tiny_trainer(tiny_pipeline, tmp_path / name, reward, resume, **changes)
+
+    return make

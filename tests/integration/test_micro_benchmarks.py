@@ -83,3 +83,17 @@ def test_the_control_differs_by_its_advantages_alone(benchmark, main_result):
     assert rollouts[0]["reward/camera_motion/mean"] == rollouts[1]["reward/camera_motion/mean"]
     ours, theirs = (load_tensors(run / "seed_0" / LORA) for run in (recipe, control))
     assert any((ours[name] != theirs[name]).any() for name in ours)
+
+
+@pytest.mark.slow
+def test_training_cost_charges_every_row_and_judges_the_bar(benchmark):
+    outcome, folder = benchmark("training_cost")
+    rows = {row["group"]: row for row in result(folder, "training_cost")["figures"]["rows"]}
+    assert next(iter(rows)) == "plain"
+    assert len(rows) == 9
+    assert "all: at most 0.4 of plain's evaluations" in outcome.out
+    metrics = read_records(folder / "train" / "cost-all" / "seed_0" / "metrics.jsonl")
+    # Four samples: a step for all and one each, one stochastic step, and two more; no reference.
+    costs = [line["cost/denoiser_forwards"] for line in metrics if "cost/denoiser_forwards" in line]
+    assert costs == [1 + 4 * 2 + 4] * 2
+    assert set(rows["all"]["reward_std"]) == {"reward/camera_motion/std", "reward/reprojection/std"}

@@ -201,3 +201,24 @@ def test_a_run_is_refused_the_second_time(pipeline, command):
     assert outcome.status == 1
     assert "already holds a run; add --resume to continue it" in outcome.err
     assert (pipeline.folder / run / "config.yaml").read_bytes() == before
+
+
+def test_train_lgm_goes_on_from_a_model_it_made(pipeline, tmp_path):
+    first = pipeline.folder / "lgm"
+    outcome = vggrpo(
+        "train-lgm", "--output", tmp_path / "more", *pipeline.lgm_flags, "--init", first / "model"
+    )
+    assert outcome.status == 0, outcome.err
+    assert not (tmp_path / "more" / "layer_search.json").exists()
+    begins = json.loads((tmp_path / "more" / "untrained_quality.json").read_text())["real"]["agreement"]
+    ended = json.loads((first / "quality.json").read_text())["real"]["agreement"]
+    assert begins == pytest.approx(ended, rel=1e-3)
+    assert (tmp_path / "more" / "model" / "manifest.json").is_file()
+
+
+def test_train_lgm_goes_on_at_the_same_stitch_point_only(pipeline, tmp_path):
+    flags = [*pipeline.lgm_flags, "--init", pipeline.folder / "lgm" / "model", "--stitch-point", "E0"]
+    outcome = vggrpo("train-lgm", "--output", tmp_path / "more", *flags)
+    assert outcome.status == 1
+    assert "stitch_point is E0, but init" in outcome.err
+    assert not (tmp_path / "more").exists()

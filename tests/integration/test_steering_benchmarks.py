@@ -33,7 +33,7 @@ def test_guidance_measures_settings_and_paths_and_does_not_measure_twice(benchma
     figures, folder = benchmark("guidance", "--rows", "scale", "camera_path")
     assert figures["n"] == 3
     (row,) = figures["rows"]
-    assert row["guidance"] == {"scale": 10000.0, "interval": 5}
+    assert row["guidance"] == {"scale": 100, "interval": 5}
     assert row["ratios"]["seconds"]["mean"] > 0
     assert [entry["path"] for entry in figures["camera_paths"]] == ["orbit"]
     assert (folder / "results" / "guidance.png").read_bytes().startswith(b"\x89PNG")

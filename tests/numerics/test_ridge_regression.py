@@ -101,6 +101,28 @@ def test_mean_per_position_is_taken_off_the_target() -> None:
     torch.testing.assert_close(solution.weight, given.weight, rtol=1e-9, atol=1e-12)
 
 
+def test_view_0_may_have_a_mean_of_its_own() -> None:
+    """The solution is the one for targets from which both means were taken, and so is its error."""
+    latents = clips()
+    tokens = tokens_of(latents)
+    tokens[:, 0] += torch.randn(tokens.shape[2:], generator=torch.Generator().manual_seed(4))
+    statistics = RidgeStatistics(KERNEL)
+    statistics.add(latents, {"M0": tokens})
+    solution = statistics.solve(1e-3, {"M0": None}, reference={"M0"})["M0"]
+    means = torch.stack([tokens[:, 0].double().mean(0), tokens[:, 1:].double().mean((0, 1))])
+    torch.testing.assert_close(solution.position.flatten(1, 2), means, rtol=1e-12, atol=1e-12)
+    kinds = torch.arange(tokens.shape[1]).clamp(max=1)
+    residual = tokens.double() - means[kinds]
+    alone = RidgeStatistics(KERNEL)
+    alone.add(latents, {"M0": residual})
+    plain = alone.solve(1e-3, {"M0": torch.zeros(tokens.shape[2:])})["M0"]
+    torch.testing.assert_close(solution.weight, plain.weight, rtol=1e-9, atol=1e-12)
+    assert statistics.error("M0", solution) == pytest.approx(alone.error("M0", plain), rel=1e-9)
+    connector = Connector.from_ridge(solution, torch.zeros(1, 4))
+    expected = connector.conv(latents).permute(0, 2, 3, 4, 1).flatten(2, 3) + means.float()[kinds]
+    torch.testing.assert_close(connector(latents)[0], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_connector_with_the_solution_computes_the_regression() -> None:
     latents = clips()
     tokens = tokens_of(latents)

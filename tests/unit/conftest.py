@@ -3,33 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
+
+from tiny_pipeline import save_tiny_pipeline
 
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete WanPipeline folder with random weights: 4 latent channels, strides 4 (time) and 4x4.
-
-    Read-only; copy it to change it.
-    """
-    from vggrpo.world import VOCABULARY, micro
-
-    torch.manual_seed(0)
-    tokenizer = micro.build_tokenizer(VOCABULARY, max_length=24)
-    vae_config = micro.MicroVAEConfig(base_dim=8, z_dim=4, dim_mult=(1, 2, 2))
-    transformer_config = micro.MicroTransformerConfig(
-        num_attention_heads=2, attention_head_dim=12, num_layers=2, ffn_dim=32, freq_dim=32
-    )
-    text_config = micro.MicroTextConfig(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    folder = tmp_path_factory.mktemp("tiny") / "pipeline"
-    micro.save_pipeline(
-        folder,
-        vae=micro.build_vae(vae_config),
-        transformer=micro.build_transformer(4, 16, transformer_config),
-        text_encoder=micro.build_text_encoder(len(tokenizer), text_config),
-        tokenizer=tokenizer,
-        scheduler=micro.build_scheduler(flow_shift=3.0),
-        latents_mean=torch.tensor([0.5, -0.25, 0.0, 1.0]),
-        latents_std=torch.tensor([2.0, 0.5, 1.0, 1.5]),
-    )
-    return folder
+    """The folder of `save_tiny_pipeline`; read-only: copy it to change it."""
+    return save_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "pipeline")

@@ -22,8 +22,8 @@ class Options:
     """Folder of the runs. Benchmarks share it: none repeats a run or an evaluation of another."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the trainings."""
-    lgm: Path | None = None
-    """Folder of a latent geometry model for the policies; the recipe's, trained with seed 0, if not given."""
+    lgm: Path = Path("micro")
+    """Latent geometry model of the policies: a folder, or the name of one that ships with the package."""
     threads: int = 0
     """CPU threads; 0 leaves PyTorch's choice."""
     quick: bool = False

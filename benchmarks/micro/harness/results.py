@@ -14,7 +14,7 @@ from harness.options import Options
 from vggrpo.config import Settings
 from vggrpo.evaluation import Interval
 from vggrpo.io import write_json, write_text
-from vggrpo.training.demo.report import machine_facts
+from vggrpo.training.report import machine_facts
 
 ROOT = Path(__file__).resolve().parents[3]
 Row = Sequence[str]

@@ -16,7 +16,7 @@ from harness.results import plain
 from harness.workspace import Workspace
 from harness.yardstick import SEED, SPLIT
 from vggrpo.backbones import VideoBackbone
-from vggrpo.backbones.wan import lora_file
+from vggrpo.backbones.pipelines import lora_file
 from vggrpo.evaluation import EvaluationRecords, HeldOutEvaluator, KeyFrameTeacher, SampledBlock
 from vggrpo.evaluation.videos.base import Clip, Video
 from vggrpo.evaluation.videos.epipolar import EpipolarMetric
@@ -213,7 +213,7 @@ class _Sampler:
         """Clean latents; see `vggrpo.evaluation.heldout.Sample`."""
         samples, row, s = self._samples, self._row, self._samples.settings
         _, negative = samples._prompt_embeds()
-        schedule = samples.video.schedule(row.steps or samples.steps)
+        schedule = samples.video.schedule(row.steps or samples.steps, self._shape)
         began = time.monotonic()
         if row.candidates > 1:
             choice = BestOf(row.candidates, self._reward, row.prune_sigmas)

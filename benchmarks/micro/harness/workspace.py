@@ -16,6 +16,7 @@ from vggrpo.config import (
     load_recipe,
     resolve_model,
 )
+from vggrpo.config.lgm_path import lgm_folder
 from vggrpo.evaluation import LGMGate
 from vggrpo.io import RunFolder, file_sha256, read_json
 from vggrpo.io.runs import CONFIG_NAME
@@ -159,7 +160,7 @@ class Workspace:
 
     def lgm(self) -> Path:
         """Folder of the latent geometry model for the policies."""
-        return self.options.lgm if self.options.lgm is not None else self.train_lgm().model
+        return lgm_folder(self.options.lgm)
 
     def policy_settings(
         self, lgm: Path, name: str = RECIPE, seed: int = 0, changes: Changes | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from harness.workspace import Workspace
-from vggrpo.backbones.wan import lora_file
+from vggrpo.backbones.pipelines import lora_file
 from vggrpo.config import TrainSettings
 from vggrpo.evaluation import EvaluationRecords, Sampler, bootstrap_mean, flow_jerk
 from vggrpo.io import file_sha256, progress, read_json, write_json, write_text

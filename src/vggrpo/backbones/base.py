@@ -5,13 +5,15 @@ geometry model is frames in, `SceneGeometry` out, and can be entered at any of i
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from vggrpo.flow import SigmaSchedule
 from vggrpo.geometry import SceneGeometry
@@ -123,8 +125,14 @@ class VideoBackbone(ABC):
         """Normalised latents to frames [B, T, H, W, 3] in [0, 1]. Loads the autoencoder."""
 
     @abstractmethod
-    def schedule(self, num_steps: int) -> SigmaSchedule:
-        """The model's own float sigma grid of `num_steps` steps, ending in 0."""
+    def schedule(self, num_steps: int, latent_shape: Sequence[int] | None = None) -> SigmaSchedule:
+        """The model's own float sigma grid of `num_steps` steps, ending in 0.
+
+        `latent_shape` is the clip's, (C, T_lat, H_lat, W_lat): some models shift their grid by it.
+
+        Raises:
+            ValueError: if the grid depends on the clip's size, and it is not given.
+        """
 
     @abstractmethod
     def add_lora(self, rank: int, alpha: float, targets: str = "attention", seed: int = 0) -> None:
@@ -163,8 +171,39 @@ class VideoBackbone(ABC):
         """
 
     @abstractmethod
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Shares the denoiser's frozen weights out over the processes of a mesh; a LoRA stays whole on each.
+
+        From then on a forward pass is an exchange: all processes must make the same ones.
+        """
+
+    @abstractmethod
+    def share_tokens(self, mesh: DeviceMesh, latent_shape: Sequence[int]) -> None:
+        """Shares the tokens of clips [C, T_lat, H_lat, W_lat] out over the dimension "ulysses" of a mesh.
+
+        Its processes must make the same forward passes, of the same clips; each gets the whole velocity. The
+        gradient of a parameter is the sum of theirs.
+
+        Raises:
+            ConfigError: if attention heads or tokens cannot be divided by the processes, or this family's
+                attention cannot be computed so.
+        """
+
+    @abstractmethod
     def release(self, *parts: str) -> None:
         """Frees "text_encoder" and/or "vae"; they load again when next used."""
+
+
+@dataclass(frozen=True)
+class HeadInput:
+    """Patch tokens from the middle of a geometry backbone that its dense heads read."""
+
+    name: str
+    """"fused", "hook11", ... of Any4D; "layer4", ... of VGGT."""
+    width: int
+
+
+NOTHING_LOST: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -172,14 +211,19 @@ class StitchPoint:
     """A place at which a geometry backbone can be entered with tokens instead of images."""
 
     name: str
-    """"E0", "E1", ... before an image-encoder block; "F" (Any4D) or "A0" (VGGT) after the encoder; "A1", ...
-    before a pair of blocks of VGGT's aggregator."""
+    """"E0", "E1", ... before an image-encoder block; "F" (Any4D) or "A0" (VGGT) after the encoder; "M0", ...
+    before a block of Any4D's multi-view transformer; "A1", ... before a pair of blocks of VGGT's
+    aggregator."""
     width: int
     """Channels of the patch tokens there."""
     num_special_tokens: int
     """Tokens beside the patches (class and register tokens) that must be supplied too."""
     reference_specials: bool = False
     """Whether view 0 has special tokens unlike the other views', by which the model knows its reference."""
+    reference_patches: bool = False
+    """Whether view 0's patch tokens are marked likewise, in their mean."""
+    lost: tuple[HeadInput, ...] = ()
+    """What the heads read from before this point, in their order: it must be supplied too."""
 
 
 class GeometryBackbone(nn.Module, ABC):
@@ -191,7 +235,12 @@ class GeometryBackbone(nn.Module, ABC):
     @property
     @abstractmethod
     def stitch_points(self) -> tuple[StitchPoint, ...]:
-        """All entry points, from the first to the last."""
+        """The entry points at which nothing is lost that the heads read, from the first to the last."""
+
+    @property
+    @abstractmethod
+    def deep_stitch_points(self) -> tuple[StitchPoint, ...]:
+        """The entry points behind those, at which something is lost."""
 
     def stitch_point(self, name: str) -> StitchPoint:
         """The stitch point of that name.
@@ -199,18 +248,22 @@ class GeometryBackbone(nn.Module, ABC):
         Raises:
             ValueError: if there is none.
         """
-        for point in self.stitch_points:
+        for point in (*self.stitch_points, *self.deep_stitch_points):
             if point.name == name:
                 return point
         names = ", ".join(point.name for point in self.stitch_points)
-        raise ValueError(f"stitch point is {name!r}, but this geometry model has {names}")
+        deep = [point.name for point in self.deep_stitch_points]
+        raise ValueError(
+            f"stitch point is {name!r}, but this geometry model has {names} and, with auxiliary connectors, "
+            f"{deep[0]} ... {deep[-1]}"
+        )
 
     @abstractmethod
     def tokens_at(self, frames: Tensor, points: Iterable[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Runs the model on frames [B, T, H, W, 3] in [0, 1] up to the last of `points`.
 
-        Returns per point the patch tokens [B, T, h*w, width] and the special tokens [B, T, S, width] (S
-        may be 0).
+        These may also be names of head inputs. Returns per point the patch tokens [B, T, h*w, width] and the
+        special tokens [B, T, S, width] (S may be 0).
         """
 
     @abstractmethod
@@ -220,12 +273,18 @@ class GeometryBackbone(nn.Module, ABC):
 
     @abstractmethod
     def finish_from(
-        self, point: str, patch_tokens: Tensor, special_tokens: Tensor, grid: tuple[int, int]
+        self,
+        point: str,
+        patch_tokens: Tensor,
+        special_tokens: Tensor,
+        grid: tuple[int, int],
+        lost: Mapping[str, Tensor] = NOTHING_LOST,
     ) -> SceneGeometry:
         """The rest of the model: patch tokens [B, T, h*w, width] and special tokens [B, T, S, width] to
         geometry.
 
-        The geometry's raster is `patch_size * grid`. Differentiable.
+        `lost` are the point's lost head inputs by name, [B, T, h*w, width of each]. The geometry's raster is
+        `patch_size * grid`. Differentiable.
         """
 
     @abstractmethod
@@ -240,6 +299,11 @@ class GeometryBackbone(nn.Module, ABC):
     @abstractmethod
     def drop_before(self, point: str) -> None:
         """Deletes the layers that `finish_from(point, ...)` never runs, to free their memory."""
+
+    @abstractmethod
+    def enable_gradient_checkpointing(self) -> None:
+        """From now on backward passes compute blocks and dense heads anew instead of keeping what they
+        need."""
 
     @abstractmethod
     def save_pretrained(self, folder: Path) -> None:

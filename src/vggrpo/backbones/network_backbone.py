@@ -9,21 +9,24 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from vggrpo.backbones.base import GeometryBackbone, StitchPoint
+from vggrpo.backbones.base import NOTHING_LOST, GeometryBackbone, StitchPoint
 from vggrpo.backbones.checkpoint import KeyMap, KeyReport, read_checkpoint
 from vggrpo.backbones.image_network import ImageNetwork
 from vggrpo.backbones.network_config import NetworkConfig
 from vggrpo.backbones.storage import assign_weights, load_weights, read_config, write_model
-from vggrpo.backbones.vit import Block
+from vggrpo.backbones.vit import Block, Recomputable
 from vggrpo.config.errors import CorruptFileError
 from vggrpo.geometry import SceneGeometry
+
+NamedTokens = tuple[str, tuple[Tensor, Tensor]]
+"""A stitch point or head input: name, patch tokens [B, T, h*w, width] and special tokens [B, T, S, width]."""
 
 
 class NetworkBackbone(GeometryBackbone):
     """A geometry network with stitch points around its image encoder's blocks, and later ones of its own.
 
     Stitch points are numbered: 0 ... depth lie before each encoder block and after the last one, those of the
-    network follow.
+    network follow, deep ones last.
     """
 
     config_type: ClassVar[type[NetworkConfig]]
@@ -51,23 +54,31 @@ class NetworkBackbone(GeometryBackbone):
 
     @abstractmethod
     def predict_from(
-        self, point: str, patch_tokens: Tensor, special_tokens: Tensor, grid: tuple[int, int]
+        self,
+        point: str,
+        patch_tokens: Tensor,
+        special_tokens: Tensor,
+        grid: tuple[int, int],
+        lost: Mapping[str, Tensor] = NOTHING_LOST,
     ) -> Any:
         """As `finish_from`, but the network's raw prediction.
 
         Raises:
-            ValueError: if there is no such point, it has been dropped, or the tokens do not have its shape.
+            ValueError: if there is no such point, it has been dropped, or the tokens or what is lost do not
+                have its shapes.
         """
+
+    @abstractmethod
+    def _point(self, number: int, name: str) -> StitchPoint:
+        """What must be known of stitch point `number`."""
 
     @abstractmethod
     def _scene(self, frames: Tensor) -> SceneGeometry:
         """The scene of frames [B, T, H, W, 3], by the whole model."""
 
     @abstractmethod
-    def _states_after_encoder(
-        self, features: Tensor, grid: tuple[int, int]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(patch tokens, special tokens) at each stitch point behind the encoder, from its features on."""
+    def _states_after_encoder(self, features: Tensor, grid: tuple[int, int]) -> Iterator[NamedTokens]:
+        """The tokens at each stitch point and head input behind the encoder, from its features on."""
 
     def _drop_after_encoder(self, number: int) -> None:
         """Deletes what lies between the encoder and stitch point `number`, and all that no scene needs."""
@@ -77,16 +88,32 @@ class NetworkBackbone(GeometryBackbone):
         blocks = range(min(number, self.config.encoder_depth))
         return ("network.encoder.patch_embed", *(f"network.encoder.blocks.{k}." for k in blocks))
 
+    @property
+    def stitch_points(self) -> tuple[StitchPoint, ...]:
+        return tuple(self._point(number, name) for number, name in enumerate(self.config.stitch_points))
+
+    @property
+    def deep_stitch_points(self) -> tuple[StitchPoint, ...]:
+        names, first = self.config.deep_stitch_points, len(self.config.stitch_points)
+        return tuple(self._point(number, name) for number, name in enumerate(names, first))
+
     def forward(self, frames: Tensor) -> SceneGeometry:
         self._require_whole()
         return self._scene(frames)
 
     def tokens_at(self, frames: Tensor, points: Iterable[str]) -> dict[str, tuple[Tensor, Tensor]]:
         self._require_whole()
-        numbers = {name: self._number(name) for name in points}
-        last = max(numbers.values(), default=-1)
-        states = list(zip(range(last + 1), self._states(frames), strict=False))
-        return {name: states[number][1] for name, number in numbers.items()}
+        names = list(points)
+        head_inputs = {lost.name for point in self.deep_stitch_points for lost in point.lost}
+        for name in names:
+            if name not in head_inputs:
+                self.stitch_point(name)
+        states, found = self._states(frames), dict[str, tuple[Tensor, Tensor]]()
+        while not found.keys() >= set(names):
+            name, tokens = next(states)
+            if name in names:
+                found[name] = tokens
+        return {name: found[name] for name in names}
 
     def position_code(self, point: str, grid: tuple[int, int]) -> Tensor | None:
         if self._number(point) > 0:
@@ -108,6 +135,11 @@ class NetworkBackbone(GeometryBackbone):
         self._drop_after_encoder(number)
         if self.dropped_before is None or number > self._number(self.dropped_before):
             self.dropped_before = point
+
+    def enable_gradient_checkpointing(self) -> None:
+        for module in self.modules():
+            if isinstance(module, Recomputable):
+                module.recompute = True
 
     def lora_target_modules(self, point: str) -> Iterator[str]:
         before = self._modules_before(self._number(point))
@@ -180,10 +212,10 @@ class NetworkBackbone(GeometryBackbone):
         return cls.key_map(model.config).compare(tensors, model.network.state_dict())
 
     def _number(self, point: str) -> int:
-        return self.stitch_points.index(self.stitch_point(point))
+        return (*self.stitch_points, *self.deep_stitch_points).index(self.stitch_point(point))
 
-    def _states(self, frames: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """(patch tokens, special tokens) at every stitch point in turn; each is computed when asked for."""
+    def _states(self, frames: Tensor) -> Iterator[NamedTokens]:
+        """The tokens at every stitch point and head input in turn; each is computed when asked for."""
         encoder, views = self.network.encoder, frames.shape[:2]
 
         def split(tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,10 +223,10 @@ class NetworkBackbone(GeometryBackbone):
             return tokens[:, :, encoder.num_special_tokens :], tokens[:, :, : encoder.num_special_tokens]
 
         tokens = self.network.embed(frames)
-        yield split(tokens)
-        for block in encoder.blocks:
+        yield "E0", split(tokens)
+        for number, block in enumerate(encoder.blocks, 1):
             tokens = block(tokens)
-            yield split(tokens)
+            yield f"E{number}", split(tokens)
         features = encoder.finish(tokens, first_block=len(encoder.blocks)).unflatten(0, views)
         yield from self._states_after_encoder(features, self.network.grid(frames))
 
@@ -204,7 +236,14 @@ class NetworkBackbone(GeometryBackbone):
         features = self.network.encoder.finish(tokens, first_block=number)
         return features.unflatten(0, patch_tokens.shape[:2])
 
-    def _enter(self, point: str, patch_tokens: Tensor, special_tokens: Tensor, grid: tuple[int, int]) -> int:
+    def _enter(
+        self,
+        point: str,
+        patch_tokens: Tensor,
+        special_tokens: Tensor,
+        grid: tuple[int, int],
+        lost: Mapping[str, Tensor],
+    ) -> int:
         """The point's number, after all that can be wrong has been checked."""
         stitch_point, number = self.stitch_point(point), self._number(point)
         if self.dropped_before is not None and number < self._number(self.dropped_before):
@@ -212,7 +251,7 @@ class NetworkBackbone(GeometryBackbone):
                 f"stitch point is {point!r}, but the layers before {self.dropped_before} have been dropped; "
                 f"enter at {self.dropped_before} or later, or load the whole model"
             )
-        _check_tokens(stitch_point, patch_tokens, special_tokens, grid)
+        _check_tokens(stitch_point, patch_tokens, special_tokens, grid, lost)
         return number
 
     def _require_whole(self) -> None:
@@ -223,14 +262,24 @@ class NetworkBackbone(GeometryBackbone):
             )
 
 
-def _check_tokens(point: StitchPoint, patch: Tensor, special: Tensor, grid: tuple[int, int]) -> None:
-    for name, tokens, count in (
-        ("patch_tokens", patch, grid[0] * grid[1]),
-        ("special_tokens", special, point.num_special_tokens),
+def _check_tokens(
+    point: StitchPoint, patch: Tensor, special: Tensor, grid: tuple[int, int], lost: Mapping[str, Tensor]
+) -> None:
+    needed = [head_input.name for head_input in point.lost]
+    if set(lost) != set(needed):
+        raise ValueError(
+            f"at {point.name} the heads have lost {', '.join(needed) or 'nothing'}, but what is supplied is "
+            f"{', '.join(lost) or 'nothing'}"
+        )
+    places = grid[0] * grid[1]
+    for name, tokens, count, width in (
+        ("patch_tokens", patch, places, point.width),
+        ("special_tokens", special, point.num_special_tokens, point.width),
+        *((head_input.name, lost[head_input.name], places, head_input.width) for head_input in point.lost),
     ):
-        expected = (count, point.width)
+        expected = (count, width)
         if tokens.ndim != 4 or tokens.shape[:2] != patch.shape[:2] or tokens.shape[2:] != expected:
             raise ValueError(
                 f"{name} have shape {list(tokens.shape)}, but at {point.name} with a grid of "
-                f"{grid[0]}x{grid[1]} [B, T, {count}, {point.width}] is expected"
+                f"{grid[0]}x{grid[1]} [B, T, {count}, {width}] is expected"
             )

@@ -53,11 +53,16 @@ class NetworkConfig(ABC):
 
     @property
     def stitch_points(self) -> tuple[str, ...]:
-        """Names of the places at which the network can be entered, from the first to the last.
+        """Names of the places at which the network can be entered without a loss, from the first to the last.
 
         E0 ... E<depth> lie before each encoder block and after the last; those of a network follow.
         """
         return tuple(f"E{k}" for k in range(self.encoder_depth + 1))
+
+    @property
+    @abstractmethod
+    def deep_stitch_points(self) -> tuple[str, ...]:
+        """Names of the places behind those, where the heads have lost an input."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

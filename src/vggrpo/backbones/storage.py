@@ -43,7 +43,7 @@ def read_config(folder: Path, config_type: type[ConfigT]) -> tuple[ConfigT, str 
             raise ValueError(f'it does not say "model_type": "{config_type.model_type}"')
         dropped_before = values.pop("dropped_before", None)
         config = config_type.from_dict(values)
-        if dropped_before not in (None, *config.stitch_points):
+        if dropped_before not in (None, *config.stitch_points, *config.deep_stitch_points):
             raise ValueError(f"dropped_before is {dropped_before!r}, but there is no such stitch point")
         return config, dropped_before
     except ValueError as error:

@@ -5,10 +5,12 @@ each backbone maps them to its upstream's.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Rotation = Callable[[Tensor], Tensor]
 """Turns queries and keys [N, heads, L, d] by their tokens' positions (rotary codes)."""
@@ -79,7 +81,20 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
-class Block(nn.Module):
+class Recomputable(nn.Module):
+    """A part of a network that backward passes can compute anew, instead of keeping what they need of it."""
+
+    recompute: bool = False
+
+    def recomputed(self, run: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """`run(*inputs)`, of which only the inputs are kept where `recompute` is set."""
+        if self.recompute and torch.is_grad_enabled():
+            # Nothing in these networks is random.
+            return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return run(*inputs)
+
+
+class Block(Recomputable):
     """Pre-norm transformer block, optionally with a learned gain per channel on each branch (layer scale)."""
 
     def __init__(
@@ -100,6 +115,9 @@ class Block(nn.Module):
         self.scale2 = nn.Parameter(torch.ones(dim)) if layer_scale else None
 
     def forward(self, tokens: Tensor, rotate: Rotation | None = None) -> Tensor:
+        return self.recomputed(self._run, tokens, rotate)
+
+    def _run(self, tokens: Tensor, rotate: Rotation | None) -> Tensor:
         mixed = self.attention(self.norm1(tokens), rotate)
         tokens = tokens + (mixed if self.scale1 is None else self.scale1 * mixed)
         mixed = self.mlp(self.norm2(tokens))

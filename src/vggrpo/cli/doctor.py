@@ -20,7 +20,7 @@ class DoctorSettings(Settings):
     weights: tuple[str, ...] = Field(
         (),
         description="report only on these weights: files or folders of a geometry model, names, or "
-        "WanPipeline folders",
+        "folders of video pipelines (WanPipeline, LTXPipeline)",
     )
     folder: Path = Field(Path("."), description="where runs would be written; its disk is looked at")
     hub: bool = Field(True, description="call Hugging Face")

@@ -14,12 +14,17 @@ def main(argv: Sequence[str]) -> int:
         raise FileExistsError(f"{settings.output} exists already; name another --output, or remove it")
 
     from vggrpo.backbones import load_video_backbone
-    from vggrpo.backbones.wan import WanBackbone, export_comfy_lora, fuse_loras
+    from vggrpo.backbones.pipelines import PipelineBackbone, fuse_loras
+    from vggrpo.backbones.wan import WanBackbone, export_comfy_lora
 
     # The base weights in memory only carry the LoRAs' layers: half precision changes nothing that is written.
     backbone = load_video_backbone(settings.base_model, precision="bfloat16")
-    if not isinstance(backbone, WanBackbone):
-        raise ValueError(f"{settings.base_model} is no Wan model, and only their LoRAs can be merged")
+    assert isinstance(backbone, PipelineBackbone)
+    if settings.into == "comfyui" and not isinstance(backbone, WanBackbone):
+        raise ValueError(
+            f"{settings.base_model} is no Wan model, and ComfyUI's names are known here of Wan's layers "
+            "only; use --into pipeline, or the LoRA itself, which diffusers loads"
+        )
     for folder in settings.lora:
         backbone.check_lora(folder)
     if settings.into == "comfyui":
@@ -28,5 +33,6 @@ def main(argv: Sequence[str]) -> int:
         print(f"the LoRA for ComfyUI is in {settings.output}")
     else:
         fuse_loras(backbone, settings.loras, settings.output)
-        print(f"the pipeline is in {settings.output}; WanPipeline.from_pretrained and --base-model open it")
+        opener = f"{backbone.pipeline_class.__name__}.from_pretrained"
+        print(f"the pipeline is in {settings.output}; {opener} and --base-model open it")
     return 0

@@ -13,7 +13,10 @@ def main(argv: list[str]) -> int:
     if flags.dry_run:
         return show_plan(flags, settings, flags.gpus or 1)
     from vggrpo.training.align import align
+    from vggrpo.training.run_files import REPORT_NAME
 
     lora = align(settings)
-    print(f"the aligned policy's LoRA is in {lora}; load it with WanPipeline.load_lora_weights")
+    run = lora.parent
+    print(f"the report is {run / REPORT_NAME}, the sample videos are in {run / 'samples'}")
+    print(f"the aligned policy's LoRA is in {lora}; the base pipeline's load_lora_weights loads it")
     return 0

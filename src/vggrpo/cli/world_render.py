@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
     from vggrpo.world import render_clips, sample_scene
     from vggrpo.world.export import export_clips, is_exported, write_records
 
-    folder = RunFolder.start(settings.output, settings, settings.resume).path
+    run = RunFolder.start(settings.output, settings, settings.resume)
+    folder = run.path
     indices = range(settings.start, settings.start + settings.count)
     missing = [index for index in indices if not is_exported(folder, settings.split, index)]
     with progress("rendering", len(indices), len(indices) - len(missing), unit="clip") as bar:

@@ -1,7 +1,13 @@
 """Settings of every command, recipe files, model names, and the errors that a person can act on. No torch."""
 
 from vggrpo.config.alarms import AlarmSettings
-from vggrpo.config.base import EfficiencySettings, ModelRunSettings, RunSettings, Settings
+from vggrpo.config.base import (
+    EfficiencySettings,
+    ModelRunSettings,
+    RunSettings,
+    SamplingRunSettings,
+    Settings,
+)
 from vggrpo.config.compare import CompareSettings
 from vggrpo.config.demo import DemoSettings
 from vggrpo.config.errors import (
@@ -71,6 +77,7 @@ __all__ = [
     "RewardWeights",
     "RunError",
     "RunSettings",
+    "SamplingRunSettings",
     "ScoreSettings",
     "Settings",
     "StitchSettings",

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, model_validator
 
 
 class Settings(BaseModel):
@@ -22,7 +22,7 @@ class Settings(BaseModel):
     )
 
     free_on_resume: ClassVar[frozenset[str]] = frozenset(
-        {"output", "resume", "checkpoint_every", "keep_checkpoints", "efficiency"}
+        {"output", "resume", "allow_changes", "checkpoint_every", "keep_checkpoints", "efficiency"}
     )
     """Fields that may differ when a run is resumed, because they do not change what is computed, but for
     rounding and the seams of tiles."""
@@ -33,9 +33,21 @@ class RunSettings(Settings):
 
     output: Path = Field(description="run folder to create")
     resume: bool = Field(False, description="continue the run in `output`")
+    allow_changes: tuple[str, ...] = Field(
+        (), description="with --resume: settings that may differ from the run's, by name (lr, rewards)"
+    )
     seed: NonNegativeInt = Field(0, description="seed of every random stream of the run")
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves PyTorch's choice")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="autocast type of the models")
+
+    @model_validator(mode="after")
+    def _changes_belong_to_a_resumed_run(self) -> Self:
+        if self.allow_changes and not self.resume:
+            raise ValueError(
+                f"allow_changes names {', '.join(self.allow_changes)}, but only a run that goes on has "
+                "settings to differ from; add --resume, or leave it out"
+            )
+        return self
 
 
 class EfficiencySettings(Settings):
@@ -54,6 +66,11 @@ class EfficiencySettings(Settings):
     )
     offload: bool = Field(
         False, description="keep those parts of the video model that are not in use on the CPU"
+    )
+    offload_activations: bool = Field(
+        False,
+        description="keep on the CPU what the backward pass needs, of the denoiser, and in train-lgm of the "
+        "latent geometry model; best with gradient checkpointing, where it is the blocks' inputs",
     )
 
 
@@ -74,3 +91,11 @@ class ModelRunSettings(RunSettings):
         if self.weights == "bfloat16" and self.precision == "float32":
             raise ValueError("weights bfloat16 need precision bfloat16; set both, or neither")
         return self
+
+
+class SamplingRunSettings(ModelRunSettings):
+    """What every command shares that samples from a video model in a run."""
+
+    flow_shift: PositiveFloat | None = Field(
+        None, description="shift of the sigma grid towards noise; the video model's own if unset"
+    )

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from vggrpo.config.base import Settings
+from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.pretrain import ClipSettings
 from vggrpo.config.rewards import RewardSettings
 
@@ -26,8 +27,9 @@ class EvaluateGeometrySettings(Settings):
     geometry_model: str | None = Field(
         None, description="uncut geometry model, which sees pixels: a name, folder, weight file or repository"
     )
-    lgm_path: Path | None = Field(
-        None, description="folder of a latent geometry model, which sees the latents of the same clips"
+    lgm_path: LGMPath | None = Field(
+        None,
+        description="latent geometry model, which sees the latents of the same clips, a folder or a name",
     )
     base_model: str = Field("micro", description="video model whose autoencoder makes the latents")
 

@@ -12,7 +12,7 @@ class FuseSettings(Settings):
     """Merges LoRAs into their base model, or writes one for ComfyUI."""
 
     base_model: str = Field(
-        description="video model: a name, a diffusers WanPipeline folder, or a repository"
+        description="video model: a name, a Wan or LTX pipeline folder of diffusers, or a repository"
     )
     lora: tuple[Path, ...] = Field(
         min_length=1,
@@ -25,7 +25,7 @@ class FuseSettings(Settings):
     output: Path = Field(description="folder (pipeline) or .safetensors file (comfyui) to write")
     into: Literal["pipeline", "comfyui"] = Field(
         "pipeline",
-        description="pipeline: a whole WanPipeline folder with the LoRAs in its weights; comfyui: one LoRA, "
+        description="pipeline: a whole pipeline's folder with the LoRAs in its weights; comfyui: one LoRA, "
         "its scale included, in a file by ComfyUI's names",
     )
 

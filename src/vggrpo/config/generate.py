@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vggrpo.config.base import EfficiencySettings, Settings
+from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.rewards import RewardSettings
 
 NAMED_CAMERA_PATHS = ("orbit", "dolly", "truck", "pan")
@@ -52,7 +53,7 @@ class GenerateSettings(Settings):
     """Makes videos from prompts."""
 
     base_model: str = Field(
-        description="video model: a name, a diffusers WanPipeline folder, or a repository"
+        description="video model: a name, a Wan or LTX pipeline folder of diffusers, or a repository"
     )
     prompts: tuple[str, ...] = Field(
         min_length=1, description="prompts, or one file or set of them (static-test), or - for standard input"
@@ -72,6 +73,9 @@ class GenerateSettings(Settings):
     fps: PositiveFloat = Field(description="frames per second of the files")
     infer_steps: PositiveInt = Field(50, description="denoising steps")
     cfg_scale: float = Field(ge=1, description="classifier-free guidance; 1 is none")
+    flow_shift: PositiveFloat | None = Field(
+        None, description="shift of the sigma grid towards noise; the video model's own if unset"
+    )
     solver: Literal["euler", "heun", "unipc", "sde"] = Field(
         "euler",
         description="euler, heun (two evaluations a step) or unipc (diffusers' for Wan) of the ODE; or sde",
@@ -81,10 +85,10 @@ class GenerateSettings(Settings):
     )
     noise_scale: PositiveFloat = Field(0.7, description="amount of noise of the SDE")
 
-    lgm_path: Path | None = Field(
+    lgm_path: LGMPath | None = Field(
         None,
-        description="folder of a latent geometry model: for guidance, best-of-N and scenes; the rewards of "
-        "each video are written into its sidecar",
+        description="latent geometry model, a folder or a name: for guidance, best-of-N and scenes; the "
+        "rewards of each video are written into its sidecar",
     )
     reward_guidance: RewardGuidanceSettings = RewardGuidanceSettings()
     best_of: PositiveInt = Field(

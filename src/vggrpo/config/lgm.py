@@ -1,11 +1,12 @@
 """Settings of `vggrpo find-layer` and `vggrpo train-lgm`: the latent geometry model."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from vggrpo.config.base import ModelRunSettings, Settings
+from vggrpo.config.base import ModelRunSettings, RunSettings, SamplingRunSettings, Settings
+from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.rewards import RewardSettings
 
 
@@ -13,7 +14,7 @@ class StitchSettings(ModelRunSettings):
     """The two models that are stitched together, and the clips that show how."""
 
     base_model: str = Field(
-        description="video model: a name, a diffusers WanPipeline folder, or a repository"
+        description="video model: a name, a Wan or LTX pipeline folder of diffusers, or a repository"
     )
     geometry_model: str = Field(description="geometry model: a name, a folder, or a repository")
     num_frames: PositiveInt = Field(description="frames of a clip, a multiple of the temporal stride plus 1")
@@ -37,7 +38,9 @@ class StitchSettings(ModelRunSettings):
 class FindLayerSettings(StitchSettings):
     """Ranks the layers at which the geometry model can be entered from video latents."""
 
-    candidates: tuple[str, ...] = Field((), description="stitch points to compare; all of them if empty")
+    candidates: tuple[str, ...] = Field(
+        (), description="stitch points to compare; all but deep ones if empty"
+    )
 
 
 class DistillationWeights(Settings):
@@ -52,11 +55,20 @@ class DistillationWeights(Settings):
     confidence: NonNegativeFloat = 0.1
 
 
-class LGMSettings(StitchSettings):
+class LGMSettings(StitchSettings, SamplingRunSettings):
     """Stitches a geometry model onto a video model's latents and distils it against the uncut model."""
+
+    free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {
+        "gradient_checkpointing",
+        "micro_batch",
+    }
 
     stitch_point: str = Field(
         "auto", description="where the geometry model is entered; `auto` searches first"
+    )
+    init: LGMPath | None = Field(
+        None,
+        description="latent geometry model to go on from, a folder or a name, instead of from a layer search",
     )
     real_clips: NonNegativeInt = Field(1024, description="real clips in the training data")
     generated_clips: NonNegativeInt = Field(
@@ -75,6 +87,13 @@ class LGMSettings(StitchSettings):
     epochs: PositiveInt = 20
     warmup_steps: NonNegativeInt = Field(100, description="steps of linear warm-up before the cosine decay")
     grad_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="compute the geometry model's blocks and heads anew in the backward pass to save memory",
+    )
+    micro_batch: PositiveInt | None = Field(
+        None, description="clips in one backward pass, whose gradients add up; the whole batch if unset"
+    )
     trainable: Literal["lora", "full"] = Field("lora", description="what of the geometry model is trained")
     lora_rank: PositiveInt = 64
     lora_alpha: PositiveFloat = 32.0
@@ -95,6 +114,15 @@ class LGMSettings(StitchSettings):
     evaluate_every: PositiveInt = Field(500, description="optimizer steps between measurements of quality")
     checkpoint_every: PositiveInt = Field(200, description="optimizer steps between checkpoints")
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints to keep")
+
+    @model_validator(mode="after")
+    def _micro_batches_are_parts(self) -> Self:
+        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+            raise ValueError(
+                f"micro_batch is {self.micro_batch}, but a batch has {self.batch_size} clips (batch_size); "
+                "lower micro_batch, or raise batch_size"
+            )
+        return self
 
     @model_validator(mode="after")
     def _noise_clips_are_gate_clips(self) -> Self:

@@ -14,7 +14,7 @@ from vggrpo.config.recipes import RECIPE_FOLDER
 from vggrpo.config.validation import nearest, validate
 from vggrpo.config.yaml_file import read_yaml
 
-ModelKind = Literal["video", "geometry"]
+ModelKind = Literal["video", "geometry", "lgm"]
 
 HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 """A repository "owner/name", or one of its revisions, "owner/name@branch-tag-or-commit"."""
@@ -34,7 +34,7 @@ class ModelSource:
     file: str | None = None
     """The weight file inside the folder or repository, where it is not the usual one."""
     network: str | None = None
-    """The architecture ("wan", "any4d", "vggt"); None if only the files themselves know."""
+    """The architecture ("wan", "any4d", "vggt", "lgm"); None if only the files themselves know."""
 
     @property
     def repository(self) -> str | None:
@@ -63,6 +63,7 @@ class ModelTable(Settings):
 
     video: dict[str, ModelEntry]
     geometry: dict[str, ModelEntry]
+    lgm: dict[str, ModelEntry]
 
 
 @cache

@@ -7,6 +7,7 @@ import tyro
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vggrpo.config.base import Settings
+from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.rewards import RewardSettings
 
 SceneExport = Literal["npz", "ply", "ply-frames", "glb", "colmap", "depth", "rrd"]
@@ -26,8 +27,9 @@ class ReconstructSettings(Settings):
     output: Path = Field(description="folder to create")
     overwrite: bool = Field(False, description="replace `output` if it exists")
 
-    lgm_path: Path | None = Field(
-        None, description="folder of a latent geometry model, which sees latents; or give geometry_model"
+    lgm_path: LGMPath | None = Field(
+        None,
+        description="latent geometry model, which sees latents, a folder or a name; or give geometry_model",
     )
     geometry_model: str | None = Field(
         None,

@@ -7,6 +7,7 @@ import tyro
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vggrpo.config.base import Settings
+from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.rewards import RewardSettings
 
 Space = Literal["latent", "rgb"]
@@ -31,7 +32,9 @@ class ScoreSettings(Settings):
     space: Space = Field(
         "latent", description="latent: by a latent geometry model; rgb: by an uncut one, which sees frames"
     )
-    lgm_path: Path | None = Field(None, description="with latent: folder of the latent geometry model")
+    lgm_path: LGMPath | None = Field(
+        None, description="with latent: the latent geometry model, a folder or a name"
+    )
     geometry_model: str | None = Field(
         None, description="with rgb: geometry model, a name, folder, weight file or repository"
     )

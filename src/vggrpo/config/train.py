@@ -1,32 +1,40 @@
 """Settings of `vggrpo train`: the policy's post-training."""
 
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import tyro
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vggrpo.config.alarms import AlarmSettings
-from vggrpo.config.base import ModelRunSettings, RunSettings
+from vggrpo.config.base import RunSettings, SamplingRunSettings
+from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.rewards import RewardSettings, RewardWeights
 
 
-class TrainSettings(ModelRunSettings):
+class TrainSettings(SamplingRunSettings):
     """Post-trains a video model with rewards from a latent geometry model."""
 
     free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {
         "stop_on_alarm",
         "lgm_floor",
         "rank_timeout",
+        "parallel",
+        "context_parallel",
+        "trajectory_storage",
+        "keep_rollouts",
+        "trackers",
+        "tracker_project",
     }
 
     base_model: str = Field(
-        description="video model: a name, a diffusers WanPipeline folder, or a repository"
+        description="video model: a name, a Wan or LTX pipeline folder of diffusers, or a repository"
     )
     geometry_model: str = Field(
         description="geometry model that checks decoded videos independently of the reward"
     )
-    lgm_path: Path = Field(description="folder of the latent geometry model (`vggrpo train-lgm`)")
+    lgm_path: LGMPath = Field(
+        description="latent geometry model: a folder (`vggrpo train-lgm`) or a name (micro)"
+    )
     lgm_floor: float = Field(
         0.5,
         ge=0,
@@ -99,6 +107,34 @@ class TrainSettings(ModelRunSettings):
         description="start all members of a group from one noise; the steps before the window, in which they "
         "are alike, are then computed once",
     )
+    ode_solver: Literal["euler", "heun", "unipc"] = Field(
+        "euler",
+        description="of the steps outside the window: euler, heun (two evaluations a step, second order) or "
+        "unipc (one, second order)",
+    )
+    ode_stride: PositiveInt = Field(
+        1, description="outside the window visit every n-th level only; higher orders bear more"
+    )
+    trajectory_storage: Literal["cpu", "disk"] = Field(
+        "cpu",
+        description="where states and clean latents of an iteration are kept: `cpu` memory, or `disk`, in "
+        "the run folder, which makes memory independent of `group_size`",
+    )
+    trajectory_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="type of the stored states; they are rounded before they are stepped from and scored",
+    )
+
+    keep_rollouts: bool = Field(
+        True,
+        description="write finished rollouts to the run folder until their update is done, so that an "
+        "interrupted iteration does not draw them again",
+    )
+    skip_nonfinite: bool = Field(
+        False,
+        description="leave samples out, and count them, that are not finite or have a reward that is not, "
+        "instead of stopping",
+    )
 
     clip_eps: PositiveFloat = Field(1e-3, description="the ratio is clipped to [1 - clip_eps, 1 + clip_eps]")
     kl_coef: Annotated[
@@ -106,7 +142,17 @@ class TrainSettings(ModelRunSettings):
         tyro.conf.arg(aliases=["--kl-beta"]),
         Field(description="weight of the KL to the base model"),
     ] = 0.004
+    off_window_coef: NonNegativeFloat = Field(
+        0.0,
+        description="weight of the squared distance to the base model's velocity at the noise levels outside "
+        "the window, which neither the reward nor the KL sees",
+    )
     advantage_clip: PositiveFloat = Field(5.0, description="advantages are clipped to +- this")
+    skip_flat_groups: bool = Field(
+        True,
+        description="leave groups in which no member has an advantage out of the update: they cost no pass, "
+        "and do not pull to the base model either",
+    )
     reward_weights: RewardWeights = RewardWeights()
     rewards: RewardSettings = RewardSettings()
 
@@ -117,6 +163,18 @@ class TrainSettings(ModelRunSettings):
     rank_timeout: PositiveFloat = Field(
         30.0, description="minutes that a process may keep the others waiting, under torchrun"
     )
+    parallel: Literal["ddp", "fsdp", "hsdp"] = Field(
+        "ddp",
+        description="under torchrun: each GPU holds all frozen weights of the denoiser (`ddp`), a part of "
+        "them (`fsdp`), or a part with the others of its machine (`hsdp`)",
+    )
+    context_parallel: PositiveInt = Field(
+        1, description="under torchrun: GPUs that compute each clip together, each a part of its tokens"
+    )
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        ("tensorboard",), description="where to watch the run besides its folder; none if empty"
+    )
+    tracker_project: str = Field("vggrpo", description="project under which W&B and Trackio show the run")
     alarms: AlarmSettings = AlarmSettings()
     stop_on_alarm: bool = Field(False, description="end the run when an alarm is raised")
 
@@ -132,6 +190,23 @@ class TrainSettings(ModelRunSettings):
         """The steps at which the window may start, where it moves."""
         return range(self.train_steps - len(self.sde_window))
 
+    @property
+    def lockstep(self) -> bool:
+        """Whether several processes make each forward pass of the denoiser together."""
+        return self.parallel != "ddp" or self.context_parallel > 1
+
+    @model_validator(mode="after")
+    def _lockstep_is_possible(self) -> Self:
+        if not self.lockstep:
+            return self
+        if self.efficiency.offload:
+            raise ValueError(
+                "efficiency.offload takes the whole denoiser off the GPU, but with parallel "
+                f"{self.parallel} and context_parallel {self.context_parallel} its parts stay where they "
+                "are; leave one out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _window_can_move(self) -> Self:
         if self.sde_window_moves == "never" or not self.sde_window:
@@ -146,6 +221,21 @@ class TrainSettings(ModelRunSettings):
                 f"sde_window_moves is {self.sde_window_moves}, but the window is all of the steps that can "
                 "be stochastic; lower sde_window_length, or leave it at never"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ode_has_steps(self) -> Self:
+        if len(self.sde_window) < self.train_steps - 1:
+            return self
+        for name, value, plain in (
+            ("ode_solver", self.ode_solver, "euler"),
+            ("ode_stride", self.ode_stride, 1),
+        ):
+            if value != plain:
+                raise ValueError(
+                    f"{name} is {value}, but the window leaves no step but the last to the ODE; lower "
+                    f"sde_window_length, or leave {name} at {plain}"
+                )
         return self
 
     @model_validator(mode="after")

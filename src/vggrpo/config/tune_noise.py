@@ -1,12 +1,12 @@
 """Settings of `vggrpo tune-noise`: which stochastic rollouts explore enough and spoil little."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from vggrpo.config.base import ModelRunSettings, RunSettings
+from vggrpo.config.base import RunSettings, SamplingRunSettings
+from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.rewards import RewardSettings, RewardWeights
 
 
@@ -39,15 +39,17 @@ ODE = NoiseCell("flow_sde", 0.0, 0, 0)
 """What every cell is compared with. Without stochastic steps the transition has no effect."""
 
 
-class TuneNoiseSettings(ModelRunSettings):
+class TuneNoiseSettings(SamplingRunSettings):
     """Measures rollouts of every transition with every noise scale and window beside the ODE's samples."""
 
     free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {"tolerance", "latent_tolerance"}
 
     base_model: str = Field(
-        description="video model: a name, a diffusers WanPipeline folder, or a repository"
+        description="video model: a name, a Wan or LTX pipeline folder of diffusers, or a repository"
     )
-    lgm_path: Path = Field(description="folder of the latent geometry model (`vggrpo train-lgm`)")
+    lgm_path: LGMPath = Field(
+        description="latent geometry model: a folder (`vggrpo train-lgm`) or a name (micro)"
+    )
 
     prompts: str = Field(description="prompts of the groups: a file, a set (all-train), or `world`")
     negative_prompt: str = Field("", description="prompt of the unconditional branch of the guidance")

@@ -83,7 +83,7 @@ def make_videos(
     texts = list(dict.fromkeys([settings.negative_prompt, *(order.prompt.text for order in orders)]))
     embeds = dict(zip(texts, backbone.encode_prompts(texts), strict=True))
     backbone.release("text_encoder")
-    schedule = backbone.schedule(settings.infer_steps)
+    schedule = backbone.schedule(settings.infer_steps, shape)
     with progress("generate", total=len(orders) * schedule.num_steps, unit="step") as bar:
         samples = _samples(backbone, orders, settings, steering, embeds, shape, schedule, batch_size, bar)
         for sample in samples:

@@ -19,7 +19,7 @@ from vggrpo.io import derive_seed
 from vggrpo.lgm.quality import agreement
 from vggrpo.lgm.views import teacher_frames
 from vggrpo.rewards import Reward
-from vggrpo.rollout import sample_ode, sample_sde
+from vggrpo.rollout import OdeSolver, sample_ode, sample_sde
 
 FIDELITY = ("depth_abs_rel", "rotation_deg", "translation_error")
 """Errors of the LGM against its teacher that are recorded beside the rewards."""
@@ -53,6 +53,9 @@ class HeldOutSettings:
     noise_scale: float = 0.7
     window: tuple[int, int] | None = None
     """(start, length) of the stochastic steps; all but the last if not given."""
+    ode_solver: OdeSolver = "euler"
+    """Of the other steps of "sde", as the one below."""
+    ode_stride: int = 1
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(Sampler):
@@ -113,7 +116,7 @@ class HeldOutEvaluator:
         prompts: the held-out prompts, in the order in which they run; their `kind` ("static", "dynamic") is
             what comparisons keep apart.
         settings: sampling settings.
-        prompt_embeds: [N, L, D] of the prompts on the model's device; encoded here if not given.
+        prompt_embeds: [N, L, D] of the prompts, on any device; encoded here if not given.
         negative_prompt_embeds: [L, D]; used where `cfg_scale` is not 1, encoded from "" if not given.
         sample: samples instead of the settings' sampler, from the same seeds.
 
@@ -182,10 +185,10 @@ class HeldOutEvaluator:
         for start in range(0, len(pending), per_block):
             block, rows = self._measure_block(pending[start : start + per_block], len(records), on_progress)
             records.extend(rows)
-            if on_progress is not None:
-                on_progress(float(len(records)), self.num_samples)
             if on_block is not None:
                 on_block(records, block)
+            if on_progress is not None:
+                on_progress(float(len(records)), self.num_samples)
         return records
 
     def _measure_block(
@@ -218,7 +221,7 @@ class HeldOutEvaluator:
         self, places: Sequence[int], keys: Sequence[tuple[str, int]], on_step: Callable[[int, int], None]
     ) -> Tensor:
         settings = self._settings
-        embeds = self._embeds[list(places)].repeat_interleave(settings.num_noises, 0)
+        embeds = self._embeds[list(places)].to(self._video.device).repeat_interleave(settings.num_noises, 0)
         seeds = [derive_seed(settings.seed, "held-out", prompt_id, k) for prompt_id, k in keys]
         if self._own_sample is not None:
             return self._own_sample(embeds, seeds, on_step)
@@ -230,7 +233,7 @@ class HeldOutEvaluator:
             "micro_batch": settings.micro_batch,
             "on_step": on_step,
         }
-        schedule = self._video.schedule(settings.num_steps)
+        schedule = self._video.schedule(settings.num_steps, self._shape)
         if settings.sampler == "ode":
             return sample_ode(self._video, embeds, schedule, **arguments)
         return sample_sde(
@@ -240,13 +243,16 @@ class HeldOutEvaluator:
             transition=settings.transition,
             noise_scale=settings.noise_scale,
             window=settings.window,
+            ode_solver=settings.ode_solver,
+            ode_stride=settings.ode_stride,
             **arguments,
         )
 
     def _measure(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Frames (on the CPU) and every metric [N] of one micro-batch."""
-        student = self._latent_geometry(latents)
+        # Decoding comes first: with `efficiency.offload` it takes the denoiser off the device.
         frames = self._video.decode_latents(latents)
+        student = self._latent_geometry(latents)
         teacher = self._teacher(frames)
         frames = frames.float().cpu()
         flow = dis_flow(frames)

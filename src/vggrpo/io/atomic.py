@@ -18,13 +18,19 @@ from vggrpo.config.errors import CorruptFileError, DiskFullError
 
 TEMPORARY_MARK = ".partial-"
 """Part of the name of every temporary sibling; such a leftover of a killed process can be deleted."""
+REPLACED_MARK = ".replaced-"
+"""Part of the name of a folder while another takes its place."""
 
 
 @contextmanager
-def atomic_file(path: Path | str) -> Iterator[Path]:
+def atomic_file(path: Path | str, *, flush: bool = True) -> Iterator[Path]:
     """Yields a temporary path with the suffix of `path`; what is written there becomes `path` on success.
 
     Missing parent folders are made. On any error, interruption included, the temporary file is removed.
+
+    Args:
+        path: the file to make.
+        flush: wait until the file is on the disk. Without, it survives the process, but not a power cut.
 
     Raises:
         DiskFullError: if the space runs out.
@@ -33,7 +39,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}{TEMPORARY_MARK}{secrets.token_hex(4)}{path.suffix}")
     # Inside an `atomic_folder` everything is flushed once, at its end.
-    durable = not any(TEMPORARY_MARK in part for part in path.parent.parts)
+    durable = flush and not any(TEMPORARY_MARK in part for part in path.parent.parts)
     try:
         with naming_full_disk(path):
             yield temporary
@@ -65,7 +71,7 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         raise FileExistsError(f"{path} exists already; choose another folder or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{secrets.token_hex(4)}")
-    replaced = path.with_name(f".{path.name}{TEMPORARY_MARK}{secrets.token_hex(4)}")
+    replaced = path.with_name(f".{path.name}{REPLACED_MARK}{secrets.token_hex(4)}")
     temporary.mkdir()
     try:
         with naming_full_disk(path):
@@ -83,6 +89,23 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
             os.replace(replaced, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path | str) -> None:
+    """Deletes what a killed process had begun to write below `folder`; a folder that was being replaced when
+    it was killed is put back.
+    """
+    for replaced in list(Path(folder).rglob(f".*{REPLACED_MARK}*")):
+        name = replaced.name[1:].rpartition(REPLACED_MARK)[0]
+        if not replaced.with_name(name).exists():
+            os.replace(replaced, replaced.with_name(name))
+        else:
+            shutil.rmtree(replaced)
+    for leftover in list(Path(folder).rglob(f".*{TEMPORARY_MARK}*")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)  # it went with its folder
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vggrpo.config.errors import CorruptFileError
 from vggrpo.io.atomic import write_json
+from vggrpo.io.lock import LOCK_NAME
 
 MANIFEST_NAME = "manifest.json"
 
@@ -19,10 +20,11 @@ def file_sha256(path: Path | str) -> str:
 def write_manifest(folder: Path | str) -> Path:
     """Writes `manifest.json` over every file below `folder` and returns its path."""
     folder = Path(folder)
+    own = (folder / MANIFEST_NAME, folder / LOCK_NAME)
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST_NAME
+        if path.is_file() and path not in own
     }
     write_json(folder / MANIFEST_NAME, {"files": files})
     return folder / MANIFEST_NAME

@@ -18,9 +18,13 @@ def append_record(path: Path | str, step: int, metrics: Mapping[str, float | int
         ValueError: if a metric is called "step".
         DiskFullError: if the space runs out; the file keeps its complete lines.
     """
-    if "step" in metrics:
+    append_values(path, step, {name: _json_number(value) for name, value in metrics.items()})
+
+
+def append_values(path: Path | str, step: int, values: Mapping[str, Any]) -> None:
+    """Appends {"step": step, **values}, whatever JSON can hold, as one line; errors as `append_record`."""
+    if "step" in values:
         raise ValueError('a metric is called "step", which is the name of the record\'s own counter')
-    values = {name: _json_number(value) for name, value in metrics.items()}
     line = json.dumps({"step": step, **values}, ensure_ascii=False, allow_nan=False) + "\n"
     with naming_full_disk(path), open(path, "ab", buffering=0) as file:
         end = os.fstat(file.fileno()).st_size

@@ -1,5 +1,6 @@
 """Named tensors with JSON metadata in one safetensors file."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +17,15 @@ METADATA_KEY = "json"
 
 
 def save_tensors(
-    path: Path | str, tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, Any] | None = None
+    path: Path | str,
+    tensors: Mapping[str, "torch.Tensor"],
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    flush: bool = True,
 ) -> None:
     """Writes tensors (any shapes and dtypes) and JSON metadata to a safetensors file, atomically.
+
+    `flush` as of `atomic_file`.
 
     Raises:
         TypeError: if a value is no tensor, or the metadata does not fit JSON.
@@ -34,7 +41,7 @@ def save_tensors(
     contiguous = torch.contiguous_format
     own = {name: tensor.detach().cpu().clone(memory_format=contiguous) for name, tensor in tensors.items()}
     content = save(own, {METADATA_KEY: json.dumps(dict(metadata or {}))})
-    with atomic_file(path) as temporary:
+    with atomic_file(path, flush=flush) as temporary:
         temporary.write_bytes(content)
 
 
@@ -59,6 +66,17 @@ def load_metadata(path: Path | str) -> dict[str, Any]:
     with _opened(path, "cpu") as file:
         header = dict(file.metadata() or {})
         return dict(json.loads(header[METADATA_KEY])) if METADATA_KEY in header else header
+
+
+def tensors_sha256(tensors: Mapping[str, "torch.Tensor"]) -> str:
+    """SHA-256 over names, types, shapes and values, in the order of the names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager

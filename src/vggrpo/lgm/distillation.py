@@ -51,7 +51,8 @@ def distillation_loss(
     - scene_flow: mean |F - F*| / s, per coordinate; if the teacher has scene flow
     - confidence: mean |log C - log C*|; if the teacher has confidence
 
-    Pixels count where the teacher's depth is finite and positive. All parts are differentiable with respect
+    Pixels count where the teacher's depth is finite and positive. Every scene counts alike, so the loss of a
+    batch is the mean of its parts', by their sizes. All parts are differentiable with respect
     to the student, and finite with finite gradients where both agree.
 
     Args:
@@ -105,15 +106,16 @@ def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def _weighted_l1(x: Tensor, target: Tensor, weight: Tensor, scale: Tensor | None = None) -> Tensor:
-    """sum w |x - target| / sum w over pixels [B, T, H, W], per coordinate of vectors, in units of `scale`
-    [B].
+    """sum w |x - target| / sum w over the pixels [B, T, H, W] of each scene, per coordinate of vectors, in
+    units of `scale` [B]; the mean over scenes, of which those without weight add nothing.
 
     Where w is 0 the target may be non-finite without harm to the gradient.
     """
     if scale is not None:
         x, target = x / scale[:, None, None, None, None], target / scale[:, None, None, None, None]
         weight = weight[..., None].expand_as(x)
-    return (weight * torch.where(weight > 0, x - target, 0.0).abs()).sum() / weight.sum().clamp_min(1e-12)
+    errors = weight * torch.where(weight > 0, x - target, 0.0).abs()
+    return (errors.flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1e-12)).mean()
 
 
 def _log(confidence: Tensor) -> Tensor:

@@ -65,9 +65,7 @@ def stitched_output_errors(
         latents, teacher = latents.to(device), backbone(frames.to(device))
         nothing.append(_nothing_seen_errors(teacher))
         for name, connector in connectors.items():
-            patches, specials = connector(latents)
-            student = backbone.finish_from(name, patches, specials, connector.token_grid(latents))
-            found[name].append(_output_errors(student, teacher))
+            found[name].append(_output_errors(connector.finish(backbone, name, latents), teacher))
     floors = asdict(NOTHING_SEEN_FLOOR)
     reference = {name: max(value, floors[name]) for name, value in asdict(_mean(nothing)).items()}
     return {name: _mean(errors) for name, errors in found.items()}, OutputErrors(**reference)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vggrpo.backbones import GeometryBackbone, LatentSpec, load_geometry_backbone
 from vggrpo.config.errors import CorruptFileError
+from vggrpo.config.lgm_path import lgm_folder
 from vggrpo.geometry import SceneGeometry
 from vggrpo.io import atomic_folder, load_tensors, save_tensors, verify_manifest, write_json, write_manifest
 from vggrpo.lgm.connector import Connector
@@ -64,6 +65,12 @@ class LatentGeometryModel(nn.Module):
                 f"{stitch_point} needs special tokens for view 0 that are {needs}, but the connector's are "
                 "not; fit it at that stitch point"
             )
+        lost = {head_input.name: head_input.width for head_input in point.lost}
+        if connector.auxiliary_widths != lost:
+            raise ValueError(
+                f"the heads lose {lost or 'nothing'} (name: width) at {stitch_point}, but the connector's "
+                f"auxiliary ones make {connector.auxiliary_widths or 'nothing'}; fit it at that stitch point"
+            )
         if connector.conv.in_channels != latent_spec.channels:
             raise ValueError(
                 f"the connector reads {connector.conv.in_channels} channels, but the latents of "
@@ -89,9 +96,7 @@ class LatentGeometryModel(nn.Module):
         Raises:
             ValueError: if `latents` is not of that shape.
         """
-        patch_tokens, special_tokens = self.connector(latents)
-        grid = self.connector.token_grid(latents)
-        return self.backbone.finish_from(self.stitch_point, patch_tokens, special_tokens, grid)
+        return self.connector.finish(self.backbone, self.stitch_point, latents)
 
     @property
     def view_stride(self) -> int:
@@ -131,6 +136,11 @@ class LatentGeometryModel(nn.Module):
         """Makes every weight trainable."""
         self.requires_grad_(True)
         self.adaptation = {"trainable": "full"}
+
+    def enable_gradient_checkpointing(self) -> None:
+        """From now on backward passes compute the backbone's blocks and dense heads anew: a third more
+        operations for a small part of the memory."""
+        self.backbone.enable_gradient_checkpointing()
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """What is trained, by name; connector and special tokens start with "connector."."""
@@ -178,12 +188,15 @@ class LatentGeometryModel(nn.Module):
     def from_pretrained(cls, folder: Path | str) -> "LatentGeometryModel":
         """A model written by `save_pretrained`: frozen, in evaluation mode, on the CPU.
 
+        Args:
+            folder: where it is, or the name of one that ships with the package ("micro").
+
         Raises:
             FileNotFoundError: if the folder holds no such model.
             CorruptFileError: if a file is missing or damaged.
             ValueError: if it was written by a newer version.
         """
-        folder = Path(folder)
+        folder = lgm_folder(Path(folder))
         config_file = _config_file(folder)
         verify_manifest(folder)
         config = _read_config(config_file)

@@ -12,7 +12,7 @@ its positional part and its error on *other* sums follow in closed form, so one 
 every layer, every lambda and the held-out error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,8 @@ class RidgeSolution:
     bias: Tensor
     """[width]."""
     position: Tensor
-    """[h, w, width]: what is added per position."""
+    """[h, w, width]: what is added per position; [2, h, w, width], in view 0 and in the others, where these
+    differ."""
     ridge: float
     """The penalty, relative to the mean eigenvalue of the inputs' second moment."""
 
@@ -54,7 +55,7 @@ class _TokenSums:
     cross: Tensor
     """X^T Y [D + 1, width]."""
     per_position: Tensor
-    """Sum of the tokens at each position [h*w, width]."""
+    """Sum of the tokens at each position of view 0 and of the others [2 * h*w, width]."""
     square: Tensor
     """Sum of |y|^2, a scalar."""
 
@@ -76,7 +77,7 @@ class RidgeStatistics:
         self.grid: tuple[int, int] | None = None
         self._gram = torch.empty(0)  # X^T X [D + 1, D + 1], upper triangle; the last column of X is 1
         self._gram_is_full = False
-        self._rows_per_position = torch.empty(0)  # [h*w, D + 1]
+        self._rows_per_position = torch.empty(0)  # [2 * h*w, D + 1], of view 0 and of the others
         self._tokens: dict[str, _TokenSums] = {}
 
     def add(self, latents: Tensor, tokens: Mapping[str, Tensor]) -> None:
@@ -105,7 +106,8 @@ class RidgeStatistics:
             clip, view, row = chunk // (views * h), chunk // h % views, chunk % h
             x = windows[clip, view, row].reshape(chunk.numel() * w, dim - 1)
             x = torch.cat([x, x.new_ones(x.shape[0], 1)], dim=1)
-            position = (row[:, None] * w + torch.arange(w, device=row.device)).flatten()
+            first = (view.clamp(max=1) * h + row) * w
+            position = (first[:, None] + torch.arange(w, device=row.device)).flatten()
             for start in range(0, dim, _GRAM_BLOCK):
                 block = slice(start, start + _GRAM_BLOCK)
                 self._gram[block, start:].addmm_(x[:, block].T, x[:, start:])
@@ -120,13 +122,16 @@ class RidgeStatistics:
         self.num_clips += batch
         self.num_tokens += batch * views * h * w
 
-    def solve(self, ridge: float, positions: Mapping[str, Tensor | None]) -> dict[str, RidgeSolution]:
+    def solve(
+        self, ridge: float, positions: Mapping[str, Tensor | None], reference: Collection[str] = ()
+    ) -> dict[str, RidgeSolution]:
         """The solution of every layer named in `positions`.
 
         Args:
             ridge: lambda relative to the mean eigenvalue of the inputs' second moment; above 0.
             positions: per layer the positional part [h*w, width] to take from the target, or None for the
                 tokens' own mean at each position.
+            reference: layers of whose tokens the mean is taken in view 0 and in the others apart.
 
         Raises:
             ValueError: if nothing was added, or `ridge` is too small for the inputs to be told apart.
@@ -151,7 +156,7 @@ class RidgeStatistics:
             )
         solutions = {}
         for name, given in positions.items():
-            position = self._position(name, given)
+            position = self._position(name, given, name in reference)
             cross = self._residual_cross(name, position)
             mean_y = cross[-1] / n
             weight = torch.cholesky_solve(cross[:-1] - n * torch.outer(mean_x, mean_y), factor)  # [D, width]
@@ -160,7 +165,7 @@ class RidgeStatistics:
             solutions[name] = RidgeSolution(
                 weight=weight.T.reshape(-1, channels, *self.kernel_size),
                 bias=bias,
-                position=position.reshape(*self.grid, -1),
+                position=position.unflatten(-2, self.grid),
                 ridge=ridge,
             )
         return solutions
@@ -172,11 +177,11 @@ class RidgeStatistics:
         Squared errors and variances are summed over channels; the positional part counts for neither.
         """
         gram = self._full_gram()
-        position = solution.position.flatten(0, 1).to(gram)
-        cross = self._residual_cross(name, position)
+        position = solution.position.flatten(-3, -2).to(gram)
+        cross, position = self._residual_cross(name, position), _for_both(position)
         sums = self._tokens[name]
-        count = self.num_tokens / position.shape[0]  # tokens per position
-        square = sums.square - 2 * (position * sums.per_position).sum() + count * position.square().sum()
+        counts = self._rows_per_position[:, -1:]  # tokens per position, since the last column of X is 1
+        square = sums.square - 2 * (position * sums.per_position).sum() + (counts * position.square()).sum()
         matrix = solution.matrix.to(gram)
         residual = square - 2 * (matrix * cross).sum() + (matrix * (gram @ matrix)).sum()
         variance = square - cross[-1].square().sum() / self.num_tokens
@@ -189,20 +194,24 @@ class RidgeStatistics:
             self._gram_is_full = True
         return self._gram
 
-    def _position(self, name: str, given: Tensor | None) -> Tensor:
-        """The positional part [h*w, width] of a layer: the given one, or the mean token at each position."""
-        sums = self._tokens[name].per_position
+    def _position(self, name: str, given: Tensor | None, reference: bool) -> Tensor:
+        """The positional part of a layer: the given one, or the mean token at each position, [h*w, width];
+        with `reference` that of view 0 and of the others, [2, h*w, width]."""
+        sums = self._tokens[name].per_position.unflatten(0, (2, -1))
         if given is None:
-            return sums / (self.num_tokens / sums.shape[0])
-        if given.shape != sums.shape:
+            counts = self._rows_per_position[:, -1:].unflatten(0, (2, -1))
+            # Clips of one view have no others, and nothing is added there.
+            return sums / counts.clamp_min(1) if reference else sums.sum(0) / counts.sum(0)
+        if given.shape != sums.shape[1:]:
             raise ValueError(
-                f"the positional part of {name} has shape {list(given.shape)}; expected {list(sums.shape)}"
+                f"the positional part of {name} has shape {list(given.shape)}; expected "
+                f"{list(sums.shape[1:])}"
             )
         return given.detach().to(sums)
 
     def _residual_cross(self, name: str, position: Tensor) -> Tensor:
         """X^T (Y - position) [D + 1, width]; the positional part needs only the inputs' sums per position."""
-        return self._tokens[name].cross - self._rows_per_position.T @ position
+        return self._tokens[name].cross - self._rows_per_position.T @ _for_both(position)
 
     def _start(
         self, tokens: Mapping[str, Tensor], dim: int, grid: tuple[int, int], device: torch.device
@@ -211,7 +220,7 @@ class RidgeStatistics:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
         self.grid = grid
-        positions = grid[0] * grid[1]
+        positions = 2 * grid[0] * grid[1]
         self._gram = zeros(dim, dim)
         self._rows_per_position = zeros(positions, dim)
         for name, value in tokens.items():
@@ -234,6 +243,12 @@ class RidgeStatistics:
                 f"this batch has a {grid[0]}x{grid[1]} grid and layers {sorted(tokens)}, but earlier ones "
                 f"had {self.grid[0]}x{self.grid[1]} and {sorted(self._tokens)}"
             )
+
+
+def _for_both(position: Tensor) -> Tensor:
+    """A positional part [h*w, width] or [2, h*w, width] as that of view 0 and of the others, [2 * h*w,
+    width]."""
+    return position.expand(2, -1, -1).flatten(0, 1)
 
 
 def fit_ridge(

@@ -3,7 +3,8 @@
 For every candidate a connector is fitted in closed form (`ridge`) and judged on clips that the fit has not
 seen:
 
-- held-out error: 1 - R^2 of the tokens, so 0 is exact and 1 is no better than the mean token;
+- held-out error: 1 - R^2 of the tokens, so 0 is exact and 1 is no better than the mean token; of a deep
+  point, whose heads have lost inputs, the worst of its tokens and of those inputs;
 - downstream error: the untrained stitched model's errors of log depth, camera rotation and camera
   translation against the teacher, each divided by what it would be for a predictor that sees nothing
   (`downstream`), averaged: 0 is the teacher, 1 is no better than seeing nothing.
@@ -12,8 +13,8 @@ The recommended point has the least downstream error among those whose held-out 
 `SHORTLIST_MARGIN` of the least one.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -37,9 +38,9 @@ class LayerResult:
 
     point: StitchPoint
     held_out_error: float
-    """1 - R^2 of the tokens on clips that the fit has not seen."""
+    """1 - R^2 of the tokens on clips that the fit has not seen; the worst, of tokens and lost head inputs."""
     fit_error: float
-    """1 - R^2 on the clips of the fit."""
+    """1 - R^2 on the clips of the fit, likewise."""
     output_errors: OutputErrors | None
     """Of the untrained stitched model on held-out clips; None if it was not run."""
     downstream_error: float | None
@@ -48,6 +49,8 @@ class LayerResult:
     special_tokens: Tensor
     """The teacher's mean special tokens [S, width]; [2, S, width], of view 0 and of the others, where these
     differ."""
+    auxiliary: Mapping[str, RidgeSolution] = field(default_factory=dict)
+    """The connectors of lost head inputs."""
 
     def row(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -63,7 +66,21 @@ class LayerResult:
             "ridge": self.solution.ridge,
             "width": self.point.width,
             "num_special_tokens": self.point.num_special_tokens,
+            "auxiliary": list(self.auxiliary),
         }
+
+    def cpu(self) -> "LayerResult":
+        """The same result on the CPU."""
+        return replace(
+            self,
+            solution=self.solution.cpu(),
+            special_tokens=self.special_tokens.cpu(),
+            auxiliary={name: solution.cpu() for name, solution in self.auxiliary.items()},
+        )
+
+    def connector(self, stride: tuple[int, int, int]) -> Connector:
+        """The fitted connector, where the special tokens are."""
+        return Connector.from_ridge(self.solution, self.special_tokens, stride, self.auxiliary)
 
 
 @dataclass(frozen=True)
@@ -94,8 +111,7 @@ class LayerSearch:
 
     def connector(self, point: str | None = None) -> Connector:
         """The fitted connector at `point` (default: the recommended one), on the CPU."""
-        result = self.result(point or self.recommended)
-        return Connector.from_ridge(result.solution, result.special_tokens, self.stride)
+        return self.result(point or self.recommended).connector(self.stride)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the fitted weights, as JSON values."""
@@ -131,7 +147,8 @@ def find_layer(
         batches: latents [B, C, T, H, W] with the same clips' frames [B, T, h * patch, w * patch, 3] in
             [0, 1], one frame per latent frame (`teacher_frames` makes them from videos).
         held_out_clips: how many clips at the beginning of the stream are not used in the fit.
-        candidates: names of stitch points; all if empty.
+        candidates: names of stitch points; if empty all at which nothing is lost. Deep ones are searched
+            only where they are named.
         downstream_clips: how many of the held-out clips the untrained stitched models are run on; None is
             all, 0 leaves the downstream error out (the recommended point then has the least held-out
             error).
@@ -139,41 +156,48 @@ def find_layer(
         kernel_size, stride: the connector's convolution.
 
     Raises:
-        ValueError: if a candidate does not exist, the share leaves no clip on one side, or shapes disagree.
+        ValueError: if a candidate does not exist, the share leaves no clip on one side, shapes disagree, or
+            the clips have one view and a candidate marks view 0.
     """
     if held_out_clips < 1:
         raise ValueError(f"held_out_clips is {held_out_clips}; expected at least 1")
     chosen = {backbone.stitch_point(name) for name in candidates} or set(backbone.stitch_points)
-    points = [point for point in backbone.stitch_points if point in chosen]
+    points = [p for p in (*backbone.stitch_points, *backbone.deep_stitch_points) if p in chosen]
     data = _SearchData(points, RidgeStatistics(kernel_size, stride), RidgeStatistics(kernel_size, stride))
     data.collect(backbone, batches, held_out_clips, downstream_clips)
-    positions = {point.name: backbone.position_code(point.name, data.grid) for point in points}
-    solutions = _best_solutions(data.fit, data.held_out, positions, ridges)
+    positions: dict[str, Tensor | None] = dict.fromkeys(data.targets)
+    positions |= {point.name: backbone.position_code(point.name, data.grid) for point in points}
+    solutions = _best_solutions(data.fit, data.held_out, positions, data.reference, ridges)
     specials = data.mean_special_tokens()
-
-    errors: dict[str, OutputErrors] = {}
+    results = []
+    for point in points:
+        parts = (point.name, *(lost.name for lost in point.lost))
+        results.append(
+            LayerResult(
+                point=point,
+                held_out_error=max(data.held_out.error(name, solutions[name]) for name in parts),
+                fit_error=max(data.fit.error(name, solutions[name]) for name in parts),
+                output_errors=None,
+                downstream_error=None,
+                solution=solutions[point.name],
+                special_tokens=specials[point.name],
+                auxiliary={name: solutions[name] for name in parts[1:]},
+            )
+        )
     nothing_seen = None
     if data.clips:
-        connectors = {
-            name: Connector.from_ridge(solution, specials[name], stride)
-            for name, solution in solutions.items()
-        }
+        connectors = {result.point.name: result.connector(stride) for result in results}
         errors, nothing_seen = stitched_output_errors(backbone, connectors, data.clips)
-
-    results = tuple(
-        LayerResult(
-            point=point,
-            held_out_error=data.held_out.error(point.name, solutions[point.name]),
-            fit_error=data.fit.error(point.name, solutions[point.name]),
-            output_errors=errors.get(point.name),
-            downstream_error=errors[point.name].relative_to(nothing_seen) if nothing_seen else None,
-            solution=solutions[point.name].cpu(),
-            special_tokens=specials[point.name].cpu(),
-        )
-        for point in points
-    )
+        results = [
+            replace(
+                result,
+                output_errors=errors[result.point.name],
+                downstream_error=errors[result.point.name].relative_to(nothing_seen),
+            )
+            for result in results
+        ]
     return LayerSearch(
-        results=results,
+        results=tuple(result.cpu() for result in results),
         recommended=recommend(results),
         num_fit_clips=data.fit.num_clips,
         num_held_out_clips=data.held_out.num_clips,
@@ -213,6 +237,18 @@ class _SearchData:
         """First views, and others."""
 
     @property
+    def targets(self) -> list[str]:
+        """Names of all that is regressed on: the points' tokens and their lost head inputs."""
+        lost = [head_input.name for point in self.points for head_input in point.lost]
+        return list(dict.fromkeys([*(point.name for point in self.points), *lost]))
+
+    @property
+    def reference(self) -> set[str]:
+        """Those of which view 0 has its own mean."""
+        marked = [point for point in self.points if point.reference_patches]
+        return {name for p in marked for name in (p.name, *(lost.name for lost in p.lost))}
+
+    @property
     def grid(self) -> tuple[int, int]:
         assert self.fit.grid is not None
         return self.fit.grid
@@ -230,7 +266,7 @@ class _SearchData:
         for latents, frames in batches:
             _check_clips(latents, frames, backbone.patch_size, self.fit.stride)
             latents, frames = latents.to(device), frames.to(device)
-            tokens = backbone.tokens_at(frames, [point.name for point in self.points])
+            tokens = backbone.tokens_at(frames, self.targets)
             numbers = range(num_clips, num_clips + latents.shape[0])
             held_out = torch.tensor([number < held_out_clips for number in numbers], device=device)
             num_clips += latents.shape[0]
@@ -239,7 +275,7 @@ class _SearchData:
                     statistics.add(
                         latents[chosen], {name: patches[chosen] for name, (patches, _) in tokens.items()}
                     )
-            self._add_special_tokens({name: special[~held_out] for name, (_, special) in tokens.items()})
+            self._add_special_tokens({p.name: tokens[p.name][1][~held_out] for p in self.points})
             wanted = held_out.nonzero().flatten()
             if downstream_clips is not None:
                 wanted = wanted[: downstream_clips - sum(len(kept) for kept, _ in self.clips)]
@@ -251,26 +287,24 @@ class _SearchData:
                 "out, but at least one of each is needed; give more clips or change held_out_clips "
                 f"({held_out_clips})"
             )
+        marked = [point.name for point in self.points if point.reference_specials or point.reference_patches]
+        if marked and self._num_views[1] == 0:
+            raise ValueError(
+                f"the clips have one view, but {marked[0]} needs the tokens of later views too; use at least "
+                "two latent frames"
+            )
 
     def mean_special_tokens(self) -> dict[str, Tensor]:
-        """Mean over the fit's clips and views, [S, width] per point; where view 0 has its own, [2, S, width].
-
-        Raises:
-            ValueError: if view 0 has its own and there is no other view.
-        """
+        """Mean over the fit's clips and views, [S, width] per point; where view 0 has its own, [2, S,
+        width]."""
         means = {}
         for point in self.points:
             total = self._special_sums[point.name]  # [2, S, width]
             counts = self._num_views.to(total)
-            if not point.reference_specials:
+            if point.reference_specials:
+                means[point.name] = (total / counts[:, None, None]).float()
+            else:
                 means[point.name] = (total.sum(dim=0) / counts.sum()).float()
-                continue
-            if counts[1] == 0:
-                raise ValueError(
-                    f"the clips have one view, but {point.name} needs the special tokens of later views too; "
-                    "use at least two latent frames"
-                )
-            means[point.name] = (total / counts[:, None, None]).float()
         return means
 
     def _add_special_tokens(self, tokens: dict[str, Tensor]) -> None:
@@ -287,13 +321,14 @@ class _SearchData:
 def _best_solutions(
     fit: RidgeStatistics,
     held_out: RidgeStatistics,
-    positions: dict[str, Tensor | None],
+    positions: Mapping[str, Tensor | None],
+    reference: Collection[str],
     ridges: Sequence[float],
 ) -> dict[str, RidgeSolution]:
-    """Per point the solution whose ridge gives the least held-out error."""
+    """Per target the solution whose ridge gives the least held-out error."""
     best: dict[str, tuple[float, RidgeSolution]] = {}
     for ridge in ridges:
-        for name, solution in fit.solve(ridge, positions).items():
+        for name, solution in fit.solve(ridge, positions, reference).items():
             error = held_out.error(name, solution)
             if name not in best or error < best[name][0]:
                 best[name] = (error, solution)

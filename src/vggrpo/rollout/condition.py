@@ -1,11 +1,21 @@
 """What a sample is conditioned on: prompt embeddings and classifier-free guidance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vggrpo.backbones.base import VideoBackbone
+
+
+class NonFiniteError(FloatingPointError):
+    """A value of some samples is not finite: the policy's weights or their latents diverged."""
+
+    def __init__(self, what: str, samples: Sequence[int]) -> None:
+        """`what` is not, of the samples with these places in the batch."""
+        super().__init__(f"{what} is not finite")
+        self.samples = list(samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +48,11 @@ class Condition:
         """Where the embeddings are, and so where the policy runs."""
         return self.prompt_embeds.device
 
+    @property
+    def passes(self) -> int:
+        """Forward passes of the denoiser for one velocity."""
+        return 1 if self.cfg_scale == 1.0 else 2
+
     def take(self, members: slice | Tensor) -> "Condition":
         """The condition of some samples; the same object where the samples share one prompt."""
         if self.prompt_embeds.ndim == 2:
@@ -51,11 +66,11 @@ class Condition:
             self.prompt_embeds.to(device), None if negative is None else negative.to(device), self.cfg_scale
         )
 
-    def velocity(self, policy: VideoBackbone, x: Tensor, sigma: float) -> Tensor:
+    def velocity(self, policy: VideoBackbone, x: Tensor, sigma: float, require_finite: bool = True) -> Tensor:
         """The policy's guided velocity [B, ...] at latents `x` [B, ...] and level `sigma`.
 
         Raises:
-            FloatingPointError: if it is not finite.
+            NonFiniteError: if it is not finite, unless that is not required.
         """
         negative = self.negative_prompt_embeds
         velocity = policy.velocity(
@@ -65,8 +80,9 @@ class Condition:
             None if negative is None else negative.expand(len(x), -1, -1),
             self.cfg_scale,
         )
-        if not bool(torch.isfinite(velocity).all()):
-            raise FloatingPointError(
-                f"the policy's velocity is not finite at sigma {sigma:.6g}: its weights or latents diverged"
-            )
+        if require_finite:
+            broken = ~torch.isfinite(velocity).flatten(1).all(dim=1)
+            if bool(broken.any()):
+                samples = broken.nonzero().flatten().tolist()
+                raise NonFiniteError(f"the policy's velocity at sigma {sigma:.6g}", samples)
         return velocity

@@ -1,21 +1,25 @@
 """Groups of stochastic trajectories for policy training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vggrpo.backbones.base import VideoBackbone
-from vggrpo.flow import TRANSITIONS, SigmaSchedule, ode_step
+from vggrpo.flow import SigmaSchedule
 from vggrpo.rollout.batches import MicroBatches, OnStep
-from vggrpo.rollout.condition import Condition
+from vggrpo.rollout.condition import Condition, NonFiniteError
 from vggrpo.rollout.noise import initial_noise, step_generators
+from vggrpo.rollout.steps import OdeSolver, RolloutSteps
+from vggrpo.rollout.storage import Shelf
 from vggrpo.rollout.types import RolloutGroup
 
 
 @torch.no_grad()
 def sample_group(
     policy: VideoBackbone,
-    prompt_embeds: torch.Tensor,
+    prompt_embeds: Tensor,
     schedule: SigmaSchedule,
     seeds: Sequence[int],
     latent_shape: Sequence[int],
@@ -24,12 +28,19 @@ def sample_group(
     transition: str = "flow_sde",
     noise_scale: float = 0.7,
     window: tuple[int, int] | None = None,
+    ode_solver: OdeSolver = "euler",
+    ode_stride: int = 1,
     cfg_scale: float = 1.0,
-    negative_prompt_embeds: torch.Tensor | None = None,
+    negative_prompt_embeds: Tensor | None = None,
     shared_noise_seed: int | None = None,
     micro_batch: int | None = None,
     storage_dtype: torch.dtype = torch.float32,
     storage_device: torch.device | str | None = None,
+    storage_folder: Path | None = None,
+    storage_key: str | None = None,
+    agree: Callable[[bool], bool] = bool,
+    in_memory: bool = False,
+    blank_nonfinite: bool = False,
     on_step: OnStep | None = None,
 ) -> RolloutGroup:
     """Draws one group of trajectories for one prompt.
@@ -49,6 +60,8 @@ def sample_group(
         noise_scale: its amount of noise.
         window: (start, length) of the stochastic steps; by default all but the last, which leads to sigma 0
             and is never stochastic.
+        ode_solver: of the steps outside the window: "euler", "heun" or "unipc" (see `RolloutSteps`).
+        ode_stride: those steps visit every n-th level only.
         cfg_scale: classifier-free guidance; 1 is none, any other value needs `negative_prompt_embeds`.
         negative_prompt_embeds: [L, D].
         shared_noise_seed: where given, all members start from the initial noise of this seed, and the steps
@@ -56,98 +69,98 @@ def sample_group(
         micro_batch: members that run together; all K by default. Where kernels round differently for other
             batch sizes (bfloat16), score the group again in the same micro-batches.
         storage_dtype: of the stored states.
-        storage_device: of the stored states, by default the policy's; "cpu" spares GPU memory.
+        storage_device: of the stored states and clean latents, by default the policy's; "cpu" spares GPU
+            memory (and is pinned there).
+        storage_folder: keeps both in files there instead, one a micro-batch; the group reads from them, so
+            they must stay as long as it is used.
+        storage_key: says what the group is made from. Micro-batches that an interrupted call with the same
+            key has left in `storage_folder` are not drawn again.
+        agree: from whether a micro-batch is there to whether it is taken; ranks that must make the same
+            forward passes take the same ones.
+        in_memory: with a `storage_folder`: the files are for a later call only, the group is in memory.
+        blank_nonfinite: keeps a member that is not finite as zeros with log-probability NaN, instead of
+            raising.
         on_step: progress callback.
 
     Raises:
         ValueError: for arguments that do not fit together.
-        FloatingPointError: if the policy's velocity is not finite.
+        NonFiniteError: if a member is not finite; its `samples` are members.
+        DiskFullError: if there is no space for the files.
     """
     condition = Condition(prompt_embeds, negative_prompt_embeds, cfg_scale)
     if prompt_embeds.ndim != 2:
         raise ValueError(f"prompt_embeds has shape {tuple(prompt_embeds.shape)}, expected one prompt, [L, D]")
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds are {list(seeds)}, but members with the same seed would be the same sample")
-    first, length = check_window(window, schedule.num_steps)
-    check_transition(transition, noise_scale, length)
+    steps = RolloutSteps(schedule, window, transition, noise_scale, ode_solver, ode_stride)
     if not storage_dtype.is_floating_point:
         raise ValueError(f"storage_dtype is {storage_dtype}, expected a floating-point type")
 
-    group_size, num_states = len(seeds), length + 1 if length else 0
-    own_steps = schedule.num_steps - (first if shared_noise_seed is not None else 0)
-    batches = MicroBatches(group_size, micro_batch, own_steps, on_step)
-    latents = torch.empty((group_size, *latent_shape), device=condition.device)
-    states = torch.empty(
-        (group_size, num_states, *latent_shape),
-        dtype=storage_dtype,
-        device=storage_device or condition.device,
-    )
-    log_probs = torch.empty((group_size, length), device=condition.device)
+    shares_start = shared_noise_seed is not None
+    own_steps = (0 if shares_start else steps.num_before) + steps.length + steps.num_after
+    batches = MicroBatches(len(seeds), micro_batch, own_steps, on_step)
+    shape, device = tuple(latent_shape), condition.device
+    layout = {
+        "states": ((len(steps.sigmas), *shape), storage_dtype),
+        "latents": (shape, torch.float32),
+        "log_probs": ((steps.length,), torch.float32),
+    }
+    storage = torch.device(storage_device or device)
+    shelf = Shelf(layout, len(seeds), storage, device, storage_folder, in_memory, storage_key)
 
-    steps = list(schedule.steps())
-    shared = None
-    if shared_noise_seed is not None:
-        shared = initial_noise([shared_noise_seed], latent_shape).to(condition.device)
-        for sigma, sigma_next in steps[:first]:
-            shared = ode_step(shared, condition.velocity(policy, shared, sigma), sigma, sigma_next)
-    begins = 0 if shared is None else first
+    def velocity(x: Tensor, sigma: float) -> Tensor:
+        return condition.velocity(policy, x, sigma, require_finite=not blank_nonfinite)
 
-    for members in batches:
+    def draw(members: slice, kept: dict[str, Tensor]) -> None:
         own_seeds = seeds[members]
         if shared is None:
-            x = initial_noise(own_seeds, latent_shape).to(condition.device)
+            x = steps.enter(initial_noise(own_seeds, shape).to(device), velocity, batches.step_done)
         else:
-            x = shared.expand(len(own_seeds), *latent_shape)
-        for index, (sigma, sigma_next) in enumerate(steps[begins:], begins):
-            slot = index - first  # place in the window
-            if slot == 0 and length:
-                x = x.to(storage_dtype).float()
-                states[members, 0] = x.to(states)
-            velocity = condition.velocity(policy, x, sigma)
-            if 0 <= slot < length:
-                step = TRANSITIONS[transition](x, velocity, sigma, sigma_next, noise_scale)
-                x = step.sample(step_generators(own_seeds, index)).to(storage_dtype).float()
-                states[members, slot + 1] = x.to(states)
-                log_probs[members, slot] = step.log_prob(x)
-            else:
-                x = ode_step(x, velocity, sigma, sigma_next)
+            x = shared.expand(len(own_seeds), *shape)
+        if steps.length:
+            x = x.to(storage_dtype).float()
+            kept["states"][:, 0] = x
+        for place, (index, sigma) in enumerate(steps.stochastic()):
+            step = steps.transition(x, velocity(x, sigma), index)
+            x = step.sample(step_generators(own_seeds, index)).to(storage_dtype).float()
+            kept["states"][:, place + 1] = x
+            kept["log_probs"][:, place] = step.log_prob(x)
             batches.step_done()
-        latents[members] = x
+        kept["latents"][:] = steps.leave(x, velocity, batches.step_done)
+
+    shared = None
+    if shared_noise_seed is not None:
+        shared = initial_noise([shared_noise_seed], shape).to(device)
+        shared = steps.enter(shared, velocity, on_step=lambda: None)
+
+    for members in batches:
+        if shelf.recover(members, agree):
+            continue
+        kept = shelf.room(members)
+        try:
+            draw(members, kept)
+            if blank_nonfinite and steps.length:
+                _blank(kept)
+        except NonFiniteError as error:
+            error.samples = [members.start + sample for sample in error.samples]
+            raise
+        shelf.keep(members, kept)
 
     return RolloutGroup(
         prompt_id=prompt_id,
         seeds=tuple(seeds),
-        latents=latents,
-        states=states,
-        old_log_probs=log_probs,
-        sigmas=tuple(schedule.sigmas[first : first + num_states].tolist()),
+        latents=shelf.tensor("latents"),
+        states=shelf.tensor("states"),
+        old_log_probs=shelf.tensor("log_probs")[:].to(device),
+        sigmas=steps.sigmas,
         condition=condition,
         transition=transition,
         noise_scale=noise_scale,
     )
 
 
-def check_window(window: tuple[int, int] | None, num_steps: int) -> tuple[int, int]:
-    """The window (start, length) itself; without one, every step but the last.
-
-    Raises:
-        ValueError: if it reaches beyond the steps that can be stochastic.
-    """
-    start, length = (0, num_steps - 1) if window is None else window
-    if start < 0 or length < 0 or start + length > num_steps - 1:
-        raise ValueError(
-            f"window is (start {start}, length {length}), but only the first {num_steps - 1} of {num_steps} "
-            "steps can be stochastic: the last one leads to sigma 0"
-        )
-    return start, length
-
-
-def check_transition(transition: str, noise_scale: float, length: int) -> None:
-    """Raises ValueError unless the transition exists and can make `length` stochastic steps."""
-    if transition not in TRANSITIONS:
-        raise ValueError(f"transition is {transition!r}, expected one of {', '.join(TRANSITIONS)}")
-    if length and not noise_scale > 0.0:
-        raise ValueError(
-            f"noise_scale is {noise_scale}, but the window has {length} stochastic steps; "
-            "use a positive noise_scale, or window=(0, 0) for the ODE"
-        )
+def _blank(kept: dict[str, Tensor]) -> None:
+    """Replaces members that are not finite by zeros with log-probability NaN."""
+    broken = ~torch.stack([torch.isfinite(t).flatten(1).all(dim=1) for t in kept.values()]).all(dim=0)
+    for name, tensor in kept.items():
+        tensor[broken] = torch.nan if name == "log_probs" else 0.0

@@ -1,16 +1,17 @@
 """Stochastic sampling for evaluation: rollouts without what only their training needs."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vggrpo.backbones.base import VideoBackbone
-from vggrpo.flow import TRANSITIONS, SigmaSchedule, ode_step
+from vggrpo.flow import SigmaSchedule
 from vggrpo.rollout.batches import MicroBatches, OnStep
 from vggrpo.rollout.condition import Condition
 from vggrpo.rollout.noise import initial_noise, step_generators
-from vggrpo.rollout.sampler import check_transition, check_window
+from vggrpo.rollout.steps import OdeSolver, RolloutSteps
 
 
 @torch.no_grad()
@@ -24,6 +25,8 @@ def sample_sde(
     transition: str = "flow_sde",
     noise_scale: float = 0.7,
     window: tuple[int, int] | None = None,
+    ode_solver: OdeSolver = "euler",
+    ode_stride: int = 1,
     cfg_scale: float = 1.0,
     negative_prompt_embeds: Tensor | None = None,
     micro_batch: int | None = None,
@@ -43,6 +46,8 @@ def sample_sde(
         transition: name of the stochastic transition, a key of `vggrpo.flow.TRANSITIONS`.
         noise_scale: its amount of noise.
         window: (start, length) of the stochastic steps; by default all but the last.
+        ode_solver: of the other steps, as of `sample_group`.
+        ode_stride: likewise.
         cfg_scale: classifier-free guidance; 1 is none, any other value needs `negative_prompt_embeds`.
         negative_prompt_embeds: [L, D].
         micro_batch: samples that run together; all N by default.
@@ -61,20 +66,16 @@ def sample_sde(
             f"prompt_embeds has shape {tuple(prompt_embeds.shape)}, expected one per seed, "
             f"[{len(seeds)}, L, D]"
         )
-    first, length = check_window(window, schedule.num_steps)
-    check_transition(transition, noise_scale, length)
-    batches = MicroBatches(len(seeds), micro_batch, schedule.num_steps, on_step)
+    steps = RolloutSteps(schedule, window, transition, noise_scale, ode_solver, ode_stride)
+    own_steps = steps.num_before + steps.length + steps.num_after
+    batches = MicroBatches(len(seeds), micro_batch, own_steps, on_step)
     latents = torch.empty((len(seeds), *latent_shape), device=condition.device)
     for members in batches:
-        own_seeds, members_condition = seeds[members], condition.take(members)
-        x = initial_noise(own_seeds, latent_shape).to(condition.device)
-        for index, (sigma, sigma_next) in enumerate(schedule.steps()):
-            velocity = members_condition.velocity(policy, x, sigma)
-            if first <= index < first + length:
-                step = TRANSITIONS[transition](x, velocity, sigma, sigma_next, noise_scale)
-                x = step.sample(step_generators(own_seeds, index))
-            else:
-                x = ode_step(x, velocity, sigma, sigma_next)
+        own_seeds, velocity = seeds[members], partial(condition.take(members).velocity, policy)
+        noises = initial_noise(own_seeds, latent_shape).to(condition.device)
+        x = steps.enter(noises, velocity, batches.step_done)
+        for index, sigma in steps.stochastic():
+            x = steps.transition(x, velocity(x, sigma), index).sample(step_generators(own_seeds, index))
             batches.step_done()
-        latents[members] = x
+        latents[members] = steps.leave(x, velocity, batches.step_done)
     return latents

@@ -114,7 +114,7 @@ class Trajectories:
         self.index += 1
 
     def _evaluate(self, x: Tensor, sigma: float) -> Tensor:
-        self.evaluations += 1 if self._condition.cfg_scale == 1.0 else 2
+        self.evaluations += self._condition.passes
         parts = [
             self._condition.take(rows).velocity(self._policy, x[rows], sigma) for rows in self._slices(len(x))
         ]
@@ -128,7 +128,7 @@ class Trajectories:
             field = partial(self._condition.take(rows).velocity, self._policy)
             parts.append(guidance.correction(self.x[rows], self._velocity[rows], sigma, field))
         if guidance.through == "denoiser":
-            self.evaluations += 1 if self._condition.cfg_scale == 1.0 else 2
+            self.evaluations += self._condition.passes
         value, ratio = (torch.cat([getattr(part, name) for part in parts]) for name in ("value", "ratio"))
         self.guided.append(GuidedStep(self.index, sigma, value, ratio))
         return torch.cat([part.velocity for part in parts])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.rollout.condition import Condition
+from vggrpo.rollout.storage import Rows, StoredRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,9 +19,9 @@ class RolloutGroup:
     prompt_id: str
     seeds: tuple[int, ...]
     """One per member; with the policy and the settings below, it determines the trajectory."""
-    latents: Tensor
+    latents: Rows
     """[K, C, T_lat, H_lat, W_lat], float32: the clean samples z0, normalised."""
-    states: Tensor
+    states: Rows
     """[K, S + 1, C, T_lat, H_lat, W_lat] in the storage dtype: exactly what was stepped from and scored.
     [K, 0, ...] if no step was stochastic."""
     old_log_probs: Tensor
@@ -62,20 +63,28 @@ class RolloutGroup:
 
     def take(self, members: slice) -> "RolloutGroup":
         """The same trajectories of some members only (views, no copies)."""
+
+        def of_members(rows: Rows) -> Rows:
+            return rows.take(members) if isinstance(rows, StoredRows) else rows[members]
+
         return replace(
             self,
             seeds=self.seeds[members],
-            latents=self.latents[members],
-            states=self.states[members],
+            latents=of_members(self.latents),
+            states=of_members(self.states),
             old_log_probs=self.old_log_probs[members],
         )
 
     def to(self, device: torch.device | str) -> "RolloutGroup":
-        """All tensors on `device`. Dtypes are kept: a state must stay exactly what was scored."""
+        """All tensors on `device`, but those in files. Dtypes are kept: a state must stay what was scored."""
+
+        def moved(rows: Rows) -> Rows:
+            return rows if isinstance(rows, StoredRows) else rows.to(device)
+
         return replace(
             self,
-            latents=self.latents.to(device),
-            states=self.states.to(device),
+            latents=moved(self.latents),
+            states=moved(self.states),
             old_log_probs=self.old_log_probs.to(device),
             condition=self.condition.to(device),
         )

@@ -8,6 +8,8 @@ from torch import Tensor
 
 ZERO_STD = 1e-6
 """A group whose std is at most this times max(1, |mean|) is constant: float32 rounding, not a difference."""
+NO_ADVANTAGE = 1e-6
+"""An advantage of at most this is none: z-scores of what differs have deviation 1."""
 
 
 def group_advantages(
@@ -46,6 +48,14 @@ def group_advantages(
         z_score = centred / torch.where(moments.constant, 1.0, moments.std)
         total = total + shares[name] * torch.where(valid & ~moments.constant, z_score, 0.0)
     return total.clamp(-adv_clip, adv_clip).to(torch.float32)
+
+
+def teaches(advantages: Tensor) -> Tensor:
+    """Which of G groups have a member with an advantage, [G] bool of advantages [G, K].
+
+    A group that has none adds nothing to the gradient of the surrogate.
+    """
+    return advantages.abs().amax(dim=1) > NO_ADVANTAGE
 
 
 def group_statistics(rewards: Mapping[str, Tensor], valid: Tensor | None = None) -> dict[str, float]:

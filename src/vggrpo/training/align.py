@@ -1,7 +1,10 @@
 """`vggrpo train`: opens what a run needs, trains, and evaluates on held-out prompts along the way."""
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 
@@ -16,13 +19,17 @@ from vggrpo.evaluation import (
     Sampler,
     summary,
 )
-from vggrpo.io import RunFolder, atomic_folder, progress, write_video
+from vggrpo.io import RunFolder, atomic_folder, progress, write_text, write_video
 from vggrpo.io.runs import CONFIG_NAME
+from vggrpo.io.trackers import Tracked, Trackers, require_trackers
+from vggrpo.training.interrupt import Stopped, deferred_stop
 from vggrpo.training.lgm_admission import admit
 from vggrpo.training.models import open_models
 from vggrpo.training.ranks import Ranks, open_ranks, require_shares, was_restarted
+from vggrpo.training.report import write_run_report
 from vggrpo.training.rewards import build_rewards
-from vggrpo.training.runtime import choose_device, prepare
+from vggrpo.training.run_files import records_file, sample_video
+from vggrpo.training.runtime import choose_device, prepare, return_freed_memory
 from vggrpo.training.sources import open_prompts, require_disjoint
 from vggrpo.training.texts import PromptTexts
 from vggrpo.training.trainer import LORA_FOLDER, VGGRPOTrainer
@@ -30,17 +37,9 @@ from vggrpo.training.watch import Watch
 
 PREFIX = "evaluation/"
 """Of the held-out means in the run's metrics."""
-
-
-def records_file(run: Path, iteration: int) -> Path:
-    """Where a run keeps the held-out records after `iteration` iterations."""
-    return run / "evaluations" / f"step_{iteration:06d}.json"
-
-
-def sample_video(run: Path, iteration: int, key: tuple[str, int]) -> Path:
-    """Where a run keeps the video of a held-out sample, (prompt_id, index of its noise)."""
-    prompt_id, noise = key
-    return run / "samples" / f"step_{iteration:06d}" / f"{prompt_id}_{noise}.mp4"
+IDENTITY_FILE = "tracker_id.txt"
+VIDEOS_TRACKED = 4
+"""Prompts whose first video the trackers get after each evaluation."""
 
 
 class Evaluation:
@@ -64,38 +63,56 @@ class Evaluation:
     def run_at(self, iteration: int) -> None:
         """Measures what is not measured yet after `iteration` iterations, and logs the means once."""
         file = records_file(self.run.path, iteration)
+        spent: dict[str, float] = {}
         if not self.ranks.of_first(file.exists()):
+            began = time.perf_counter()
             self._measure(iteration, file)
+            spent["time/evaluation"] = time.perf_counter() - began
         if self.ranks.is_first:
-            self._log(iteration, EvaluationRecords.load(file))
+            self._log(iteration, EvaluationRecords.load(file), spent)
 
-    def _log(self, iteration: int, records: EvaluationRecords) -> None:
+    def _log(self, iteration: int, records: EvaluationRecords, spent: dict[str, float]) -> None:
         logged = [record for record in self.run.read_metrics() if record["step"] == iteration]
         if not any(PREFIX + name in record for record in logged for name in records.metrics):
             means = {PREFIX + name: interval.mean for name, interval in summary(records).items()}
-            self.run.log(iteration, means)
+            self.run.log(iteration, means | spent)
+            for key in [key for key in records.keys if key[1] == 0][:VIDEOS_TRACKED]:
+                path = sample_video(self.run.path, iteration, key)
+                self.run.trackers.video(iteration, f"samples/{key[0]}", path)
 
     def _measure(self, iteration: int, file: Path) -> None:
         """Writes the records of all ranks; each keeps what it has done until then, for a resumed run."""
-        part = file.with_suffix(f".part{self.ranks.rank}of{self.ranks.size}.json")
+        part = file.with_suffix(f".part{self.ranks.share}of{self.ranks.num_shares}.json")
         done = EvaluationRecords.load(part) if part.exists() else None
+        if self.ranks.lockstep:
+            # What a killed run left may differ: all go on where the one stands that has done least.
+            fewest = min(self.ranks.gather(len(done) if done is not None else 0))
+            done = done.take(range(fewest)) if done is not None else None
 
         def keep(records: EvaluationRecords, block: SampledBlock) -> None:
-            self._write_videos(iteration, block)
-            records.save(part)
+            if self.ranks.speaks:
+                self._write_videos(iteration, block)
+                records.save(part)
 
         finished = len(done) if done is not None else 0
-        with progress(
-            f"evaluate after {iteration} iterations",
-            self.evaluator.num_samples,
-            finished,
-            "sample",
-            self.ranks.console,
-        ) as bar:
-            own = self.evaluator.evaluate(
-                done, keep, lambda count, total: bar.advance(max(int(count) - bar.done, 0))
-            )
-        parts = self.ranks.gather(own)
+        with (
+            progress(
+                f"evaluate after {iteration} iterations",
+                self.evaluator.num_samples,
+                finished,
+                "sample",
+                self.ranks.console,
+            ) as bar,
+            deferred_stop() as stop,
+            stop.together(self.ranks),
+        ):
+
+            def on_progress(count: float, total: int) -> None:
+                bar.advance(max(int(count) - bar.done, 0))
+                stop.check()
+
+            own = self.evaluator.evaluate(done, keep, on_progress)
+        parts = self.ranks.gather_shares(own)
         if self.ranks.is_first:
             join_records(parts, self.prompt_ids).save(file)
         self.ranks.wait()
@@ -126,12 +143,18 @@ def align(settings: TrainSettings, on_evaluation: Callable[[int], None] | None =
 
     Raises:
         ConfigError: for prompts or models that do not exist or do not fit, a latent geometry model whose
-            gate is below `lgm_floor`, or a number of processes that cannot share the groups.
+            gate is below `lgm_floor`, a tracker that is not installed, or a number of processes that cannot
+            share the groups.
         ValueError: if the latent geometry model belongs to another autoencoder.
         AlarmError: if an alarm is raised and `stop_on_alarm` is set, after the checkpoint of that iteration.
     """
     prepare(settings, distributed=True)
-    with open_ranks(settings.device, settings.rank_timeout) as ranks:
+    require_trackers(settings.trackers)
+    if settings.trajectory_storage == "disk":
+        return_freed_memory()
+    with open_ranks(
+        settings.device, settings.rank_timeout, settings.context_parallel, settings.lockstep
+    ) as ranks:
         return _align(settings, ranks, on_evaluation)
 
 
@@ -143,10 +166,16 @@ def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int],
         settings.evaluation_prompts, "validation", settings.num_evaluation_prompts, "--evaluation-prompts"
     )
     require_disjoint(training_prompts, held_out_prompts)
-    if ranks.size > len(held_out_prompts):
+    if ranks.num_shares > len(held_out_prompts):
         raise ConfigError(
             f"{ranks.size} processes share {len(held_out_prompts)} held-out prompts: some would have nothing "
             "to do; start fewer, or raise num_evaluation_prompts"
+        )
+    if settings.lockstep and len(held_out_prompts) % ranks.num_shares:
+        raise ConfigError(
+            f"{len(held_out_prompts)} held-out prompts cannot be divided by {ranks.num_shares} processes or "
+            f"teams, but with parallel {settings.parallel} and context_parallel {settings.context_parallel} "
+            "all must make the same forward passes; change num_evaluation_prompts"
         )
     models = open_models(settings, device, settings.gradient_checkpointing)
     policy, lgm, geometry = models.policy, models.lgm, models.geometry
@@ -172,11 +201,12 @@ def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int],
         texts.negative,
         ranks,
     )
-    own = slice(ranks.rank, None, ranks.size)
+    own = slice(ranks.share, None, ranks.num_shares)
+    teacher = KeyFrameTeacher(geometry, policy.latent_spec)
     evaluator = HeldOutEvaluator(
         policy,
         lgm,
-        KeyFrameTeacher(geometry, policy.latent_spec),
+        teacher,
         rewards,
         held_out_prompts[own],
         held_out_settings(settings),
@@ -184,33 +214,53 @@ def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int],
         texts.negative,
     )
     trainer.resume()
+    if ranks.is_first:
+        run.trackers = open_trackers(settings, run, trainer.iteration)
     prompt_ids = [prompt.id for prompt in held_out_prompts]
     evaluation = Evaluation(settings, run, evaluator, prompt_ids, ranks)
     watch = Watch(settings, run, policy, trainer.weights)
-    while True:
-        if trainer.iteration % settings.eval_every == 0 or trainer.iteration == settings.iterations:
-            # The autoencoder and the uncut geometry model are on the device for evaluations only.
-            geometry.to(device)
-            evaluation.run_at(trainer.iteration)
-            geometry.to("cpu")
-            policy.release("vae")
-            alarms = ranks.of_first(
-                watch.observe(evaluations_so_far(settings, trainer.iteration)) if ranks.is_first else ()
-            )
-            if on_evaluation is not None:
-                on_evaluation(trainer.iteration)
-            if alarms and settings.stop_on_alarm:
-                raise watch.stopped(alarms)
-        if trainer.iteration >= settings.iterations:
-            break
-        following = (trainer.iteration // settings.eval_every + 1) * settings.eval_every
-        trainer.train(until=min(following, settings.iterations))
+    with closing(run.trackers), deferred_stop():
+        while True:
+            if trainer.iteration % settings.eval_every == 0 or trainer.iteration == settings.iterations:
+                # The autoencoder and the uncut geometry model are on the device for evaluations only.
+                geometry.to(device)
+                try:
+                    evaluation.run_at(trainer.iteration)
+                except Stopped:
+                    trainer.save_checkpoint()
+                    raise
+                policy.release("vae")
+                alarms = ranks.of_first(
+                    watch.observe(evaluations_so_far(settings, trainer.iteration)) if ranks.is_first else ()
+                )
+                if ranks.is_first:
+                    write_run_report(settings, trainer.iteration, teacher, device)
+                geometry.to("cpu")
+                if on_evaluation is not None:
+                    on_evaluation(trainer.iteration)
+                if alarms and settings.stop_on_alarm:
+                    raise watch.stopped(alarms)
+            if trainer.iteration >= settings.iterations:
+                break
+            following = (trainer.iteration // settings.eval_every + 1) * settings.eval_every
+            trainer.train(until=min(following, settings.iterations))
 
     if ranks.is_first:
         with atomic_folder(run.path / LORA_FOLDER, replace=True) as folder:
             policy.save_lora(folder)
     ranks.wait()
     return run.path / LORA_FOLDER
+
+
+def open_trackers(settings: TrainSettings, run: RunFolder, done: int) -> Trackers:
+    """What the settings name as trackers, told that `done` iterations are done."""
+    file = run.path / IDENTITY_FILE
+    if not file.exists():
+        write_text(file, uuid4().hex[:8])
+    tracked = Tracked(
+        run.path, done, file.read_text("utf-8"), settings.tracker_project, settings.model_dump(mode="json")
+    )
+    return Trackers.open(settings.trackers, tracked)
 
 
 def evaluations_so_far(settings: TrainSettings, iteration: int) -> list[Evaluated]:
@@ -244,6 +294,8 @@ def held_out_settings(
         transition=settings.transition,
         noise_scale=settings.noise_scale,
         window=_window(settings, steps) if sampler == "sde" else None,
+        ode_solver=settings.ode_solver,
+        ode_stride=settings.ode_stride,
     )
 
 

@@ -58,7 +58,8 @@ def evaluate_geometry(settings: EvaluateGeometrySettings, command: str) -> Geome
         torch.set_num_threads(settings.threads)
     clips = open_exact_clips(settings)
     readers = open_readers(settings, choose_device(settings.device))
-    output = RunFolder.start(settings.output, settings, settings.resume).path
+    run = RunFolder.start(settings.output, settings, settings.resume)
+    output = run.path
     _check_inputs(output, {"models": readers.identity, "clips": clips.identity()})
     results = {name: ClipResults(output / name) for name in readers.names}
     noise = ClipResults(output / NOISE_NAME)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.backbones import VideoBackbone, load_video_backbone
-from vggrpo.backbones.wan import lora_file
+from vggrpo.backbones.pipelines import lora_file
 from vggrpo.config import ConfigError, CorruptFileError, GenerateSettings
 from vggrpo.data import (
     SamplingSettings,
@@ -63,6 +63,7 @@ def generate(settings: GenerateSettings) -> Generated:
         settings.base_model,
         device=_device(),
         precision=settings.precision,
+        flow_shift=settings.flow_shift,
         efficiency=settings.efficiency,
     )
     views = _check_models(settings, backbone)
@@ -139,7 +140,8 @@ def check_steps(settings: GenerateSettings, backbone: VideoBackbone) -> None:
     Raises:
         ConfigError: if not.
     """
-    schedule = backbone.schedule(settings.infer_steps)
+    shape = backbone.latent_shape(settings.num_frames, settings.height, settings.width)
+    schedule = backbone.schedule(settings.infer_steps, shape)
     guidance = _guidance(settings, _unopened)
     if guidance is not None and not guidance.steps(schedule):
         raise ConfigError(

@@ -1,9 +1,19 @@
-"""Stopping at a step's boundary: a signal asks, the training answers when its state is whole."""
+"""Stopping where the state is whole: a signal asks, the training answers at its next safe point."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from types import FrameType
+
+import torch
+from torch import nn
+
+from vggrpo.training.ranks import Ranks
+
+
+class Stopped(KeyboardInterrupt):
+    """A stop that was asked for, at a safe point; a second signal is a plain KeyboardInterrupt."""
 
 
 class StopRequest:
@@ -11,19 +21,49 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._lockstep: Ranks | None = None
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a stop was asked for."""
+        """Raises `Stopped` if a stop was asked for."""
+        if self._lockstep is not None:
+            self.requested = self._lockstep.any(self.requested)
         if self.requested:
-            raise KeyboardInterrupt
+            raise Stopped
+
+    @contextmanager
+    def together(self, ranks: Ranks) -> Iterator[None]:
+        """A piece of work without exchanges, which a stop request to any rank ends on all of them.
+
+        A rank that is asked to stop leaves the block at its next `check()`; the others hear of it at the
+        block's end. Ranks in lockstep, which make the same checks, all leave at the same one.
+
+        Raises:
+            Stopped: on every rank.
+        """
+        self._lockstep = ranks if ranks.lockstep else None
+        try:
+            with suppress(Stopped):
+                yield
+        finally:
+            self._lockstep = None
+        self.requested = ranks.any(self.requested)
+        self.check()
+
+
+_active: StopRequest | None = None
 
 
 @contextmanager
 def deferred_stop() -> Iterator[StopRequest]:
     """Within the context the first SIGINT, SIGTERM or SIGUSR1 is remembered; a second one interrupts at once.
 
-    Outside the main thread, where Python allows no signal handlers, the context changes nothing.
+    A context within another one shares its request. Outside the main thread, where Python allows no signal
+    handlers, the context changes nothing.
     """
+    global _active
+    if _active is not None:
+        yield _active
+        return
     stop = StopRequest()
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -35,6 +75,7 @@ def deferred_stop() -> Iterator[StopRequest]:
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             previous[signum] = signal.signal(signum, handle)
+        _active = stop
     except ValueError:
         previous = {}
     try:
@@ -42,3 +83,20 @@ def deferred_stop() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if _active is stop:
+            _active = None
+
+
+@contextmanager
+def undone_if_stopped(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """A `Stopped` within the context leaves weights and optimizer as they were before it."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    state = deepcopy(optimizer.state_dict())
+    try:
+        yield
+    except Stopped:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+        optimizer.load_state_dict(state)
+        raise

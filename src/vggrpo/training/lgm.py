@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vggrpo.backbones import GeometryBackbone, VideoBackbone, load_geometry_backbone
+from vggrpo.backbones.pipelines.efficiency import activations_on_cpu
 from vggrpo.config import ConfigError, FindLayerSettings, LGMSettings, LoopSettings, StitchSettings
 from vggrpo.data import ClipCache
 from vggrpo.evaluation import GATE_PLOT, plot_gate, spearman
@@ -30,7 +31,8 @@ from vggrpo.lgm import (
 from vggrpo.rewards import SceneReward
 from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene
 from vggrpo.training.lgm_gate import measure_gate
-from vggrpo.training.loop import run_job
+from vggrpo.training.lgm_initial import open_initial
+from vggrpo.training.loop import Job, run_job
 from vggrpo.training.optim import parameter_group
 from vggrpo.training.order import shuffled_places
 from vggrpo.training.rewards import build_rewards
@@ -116,7 +118,7 @@ def write_layer_search(search: LayerSearch, folder: Path) -> None:
     write_json(folder / f"{LAYER_SEARCH}.json", search.as_dict())
 
 
-class DistillationJob:
+class DistillationJob(Job):
     """Latents in; the loss is the distance to what the uncut model sees in the same clips' frames."""
 
     name = "train LGM"
@@ -165,12 +167,29 @@ class DistillationJob:
         return [torch.optim.AdamW(groups, betas=(self.loop.beta1, self.loop.beta2), fused=True)]
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        return self._loss(self._chosen(step))
+
+    def losses(self, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        chosen = self._chosen(step)
+        size = self.settings.micro_batch or len(chosen)
+        for start in range(0, len(chosen), size):
+            part = chosen[start : start + size]
+            share = len(part) / len(chosen)
+            loss, figures = self._loss(part)
+            yield share * loss, {name: share * value for name, value in figures.items()}
+
+    def _chosen(self, step: int) -> list[tuple[int, int]]:
+        """The clips of a step's batch, as (cache, index)."""
         size = self.settings.batch_size
         places = shuffled_places(len(self.training), step * size, size, self.settings.seed, "lgm-epoch")
-        chosen = [self.training[place] for place in places]
+        return [self.training[place] for place in places]
+
+    def _loss(self, chosen: Sequence[tuple[int, int]]) -> tuple[Tensor, dict[str, float]]:
+        """The mean loss of clips, and its parts."""
         batch = self._batch(self.caches, chosen)
         with (
             autocast(self.settings.precision, self.device),
+            activations_on_cpu(self.settings.efficiency.offload_activations, self.device),
             recorded_blocks(self.model.backbone, self.block_names) as states,
         ):
             scene = self.model(batch["latents"])
@@ -215,6 +234,16 @@ class DistillationJob:
         return SceneGeometry.concatenate(students), SceneGeometry.concatenate(teachers)
 
 
+def make_trainable(model: LatentGeometryModel, settings: LGMSettings) -> None:
+    """Makes of a stitched model what the distillation trains."""
+    if settings.trainable == "lora":
+        model.add_lora(settings.lora_rank, settings.lora_alpha, seed=settings.seed)
+    else:
+        model.train_all()
+    if settings.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+
+
 def scene_quality(
     student: SceneGeometry, teacher: SceneGeometry, rewards: Mapping[str, SceneReward]
 ) -> dict[str, dict]:
@@ -237,12 +266,32 @@ def scene_quality(
     return {"agreement": errors, "spearman": correlations, "rewards": values}
 
 
+def _stitched(stitch: Stitch, clips: ClipCache, settings: LGMSettings, folder: Path) -> LatentGeometryModel:
+    """The model that the layer search on real clips recommends, with its regressed connector."""
+    points = () if settings.stitch_point == "auto" else (settings.stitch_point,)
+    searched = folder / f"{LAYER_SEARCH}.json"
+    if searched.exists():
+        # A resumed run keeps its stitch point, however close the candidates were.
+        points = (read_json(searched)["recommended"],)
+    search = _search(stitch.geometry, clips, settings, points)
+    if not searched.exists():
+        write_layer_search(search, folder)
+    return LatentGeometryModel(
+        stitch.geometry,
+        search.connector().to(stitch.video.device),
+        search.recommended,
+        stitch.video.latent_spec,
+        video_model=settings.base_model,
+        geometry_model=settings.geometry_model,
+    )
+
+
 def train_lgm(settings: LGMSettings) -> Path:
     """`vggrpo train-lgm`: writes the latent geometry model with its gate to `<output>/model`, and its quality
     to `quality.json`.
 
     Raises:
-        ConfigError: if there are no clips left to train on.
+        ConfigError: if there are no clips left to train on, or something does not fit.
     """
     prepare(settings)
     if settings.real_clips + settings.generated_clips == 0:
@@ -252,6 +301,7 @@ def train_lgm(settings: LGMSettings) -> Path:
     training_prompts(settings)
     points = () if settings.stitch_point == "auto" else (settings.stitch_point,)
     stitch = open_stitch(settings, points)
+    initial = open_initial(settings, stitch.video)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     real = stitch.clips.real(num_real)
     generated = stitch.clips.generated(max(settings.generated_clips, 1), settings)
@@ -260,31 +310,14 @@ def train_lgm(settings: LGMSettings) -> Path:
         "generated": stitch.clips.generated(num_held_out_generated(settings), settings, held_out=True),
     }
 
-    searched = run.path / f"{LAYER_SEARCH}.json"
-    if searched.exists():
-        # A resumed run keeps its stitch point, however close the candidates were.
-        points = (read_json(searched)["recommended"],)
-    search = _search(stitch.geometry, real, settings, points)
-    if not searched.exists():
-        write_layer_search(search, run.path)
     states = (
         [stitch.clips.block_states(cache) for cache in (real, generated)] if settings.block_weight else []
     )
-    model = LatentGeometryModel(
-        stitch.geometry,
-        search.connector().to(stitch.video.device),
-        search.recommended,
-        stitch.video.latent_spec,
-        video_model=settings.base_model,
-        geometry_model=settings.geometry_model,
-    )
+    model = initial or _stitched(stitch, real, settings, run.path)
     # From here on only latents and what the teacher made of them are needed, both of them on disk.
-    del stitch
+    del stitch, initial
 
-    if settings.trainable == "lora":
-        model.add_lora(settings.lora_rank, settings.lora_alpha, seed=settings.seed)
-    else:
-        model.train_all()
+    make_trainable(model, settings)
     job = DistillationJob(settings, model, (real, generated), held_out, states)
     untrained_file = run.path / "untrained_quality.json"
     if not untrained_file.exists():

@@ -69,7 +69,7 @@ class ClipMaker:
         prompts = held_out_prompts(s) if held_out else training_prompts(s)
         embeddings = TextEmbeddingCache(self.cache / "text", self.video)
         negative = embeddings.embed([""])[0].to(self.video.device) if s.cfg_scale != 1 else None
-        schedule = self.video.schedule(s.infer_steps)
+        schedule = self.video.schedule(s.infer_steps, self.latent_shape)
         stream = (s.seed, "lgm-clip", "held-out" if held_out else "train")
 
         def batches(start: int) -> Iterator[Mapping[str, Tensor]]:

@@ -5,7 +5,7 @@ seeded by the step), so a run that was interrupted and resumed is the run that w
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from vggrpo.config import LoopSettings
-from vggrpo.io import RunFolder, load_tensors, progress, save_tensors
+from vggrpo.io import RunFolder, progress, save_tensors
 from vggrpo.training.interrupt import deferred_stop
 from vggrpo.training.optim import (
     gradient_norm,
     load_optimizer_tensors,
     optimizer_tensors,
+    read_state,
     set_learning_rate,
     warmup_cosine,
 )
@@ -37,6 +38,13 @@ class Job(Protocol):
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The scalar loss at `step` and figures to log."""
+
+    def losses(self, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """The loss and the figures in parts that add up, for jobs whose batch does not fit at once.
+
+        The backward pass of a part is done before the next is asked for.
+        """
+        yield self.loss(step)
 
     def evaluate(self, step: int) -> Mapping[str, float | None]:
         """Figures on held-out data, None where one could not be measured; called every `evaluate_every`
@@ -84,7 +92,7 @@ def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
     average = WeightAverage(job.modules(), settings.ema_decay) if settings.ema_decay else None
 
     start = 0
-    checkpoint = run.latest_checkpoint()
+    checkpoint = run.latest_checkpoint(lambda folder: _read(folder, job, optimizers, average))
     if checkpoint is not None:
         start = checkpoint.step
         _restore(checkpoint.path, job, optimizers, average)
@@ -96,8 +104,7 @@ def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
             for optimizer in optimizers:
                 set_learning_rate(optimizer, warmup_cosine(step, settings.steps, settings.warmup_steps))
                 optimizer.zero_grad(set_to_none=True)
-            loss, figures = job.loss(step)
-            loss.backward()
+            loss, figures = _backpropagate(job, step)
             norm = gradient_norm(parameters)
             require_finite(step, {"loss": loss, "gradient norm": norm})
             torch.nn.utils.clip_grads_with_norm_(parameters, settings.grad_clip, norm)
@@ -120,6 +127,17 @@ def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
             stop.check()
     if average is not None:
         average.swap()
+
+
+def _backpropagate(job: Job, step: int) -> tuple[Tensor, dict[str, float]]:
+    """Leaves the loss's gradients in the parameters."""
+    parts: list[Tensor] = []
+    figures: dict[str, float] = {}
+    for loss, shares in job.losses(step):
+        loss.backward()
+        parts.append(loss.detach())
+        figures = {name: figures.get(name, 0.0) + share for name, share in shares.items()}
+    return torch.stack(parts).sum(), figures
 
 
 def require_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
@@ -169,9 +187,23 @@ def _save(
 def _restore(
     folder: Path, job: Job, optimizers: Sequence[torch.optim.Optimizer], average: WeightAverage | None
 ) -> None:
+    found = _read(folder, job, optimizers, average)
     for name, module in job.modules().items():
-        module.load_state_dict(load_tensors(folder / f"{name}.safetensors"))
+        module.load_state_dict(found[folder / f"{name}.safetensors"])
     for index, optimizer in enumerate(optimizers):
-        load_optimizer_tensors(optimizer, load_tensors(folder / f"optimizer_{index}.safetensors"))
+        load_optimizer_tensors(optimizer, found[folder / f"optimizer_{index}.safetensors"])
     if average is not None:
-        average.tensors = load_tensors(folder / "average.safetensors")
+        average.tensors = found[folder / "average.safetensors"]
+
+
+def _read(
+    folder: Path, job: Job, optimizers: Sequence[torch.optim.Optimizer], average: WeightAverage | None
+) -> dict[Path, dict[str, Tensor]]:
+    """All of a checkpoint, by file, before anything is restored from it."""
+    weights: dict[Path, Mapping[str, Tensor]] = {
+        folder / f"{name}.safetensors": module.state_dict() for name, module in job.modules().items()
+    }
+    if average is not None:
+        weights[folder / "average.safetensors"] = average.tensors
+    files = {folder / f"optimizer_{index}.safetensors": o for index, o in enumerate(optimizers)}
+    return read_state(weights, files)

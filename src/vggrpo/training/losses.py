@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class PolicyLoss:
-    """A loss to minimise and what it was made of: scalars, of which only `loss` carries a gradient."""
+    """A loss to minimise and what it was made of, of which only `loss` carries a gradient."""
 
     loss: Tensor
     surrogate: Tensor
@@ -23,6 +23,10 @@ class PolicyLoss:
     """mean( rho - 1 - log rho ), an estimate of KL(old policy || policy) per element of the latents."""
     kl: Tensor
     """Mean of the given KL to the reference policy; 0 if none was given."""
+    ratio: Tensor
+    """rho of each sample (and step), as `log_prob`."""
+    clipped: Tensor
+    """bool, likewise: whether the clip has cut the gradient off."""
 
     def metrics(self) -> dict[str, float]:
         """The numbers by the names under which they are logged."""
@@ -94,6 +98,8 @@ def policy_loss(
             clip_frac=clipped.to(ratio.dtype).mean(),
             approx_kl=(torch.expm1(log_ratio) - log_ratio).mean(),
             kl=torch.zeros_like(loss) if kl is None else kl.detach().mean(),
+            ratio=ratio.detach(),
+            clipped=clipped,
         )
 
 

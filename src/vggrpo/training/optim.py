@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from vggrpo.config import LoopSettings
+from vggrpo.config import CorruptFileError, LoopSettings
+from vggrpo.io import load_tensors
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int, floor: float = 0.0) -> float:
@@ -57,6 +59,18 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
     """Restores what `optimizer_tensors` wrote into an optimizer over the same parameters.
 
     Raises:
+        ValueError: as `optimizer_state`; the optimizer is then unchanged.
+    """
+    state = optimizer_state(optimizer, tensors)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> dict[int, dict[str, Tensor]]:
+    """What `optimizer_tensors` wrote, as the state of an optimizer over the same parameters.
+
+    Raises:
         ValueError: if a parameter index does not exist here, or a moment's shape does not fit its parameter.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -75,4 +89,38 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
                 f"but its parameter has {tuple(parameters[index].shape)}"
             )
         state.setdefault(index, {})[name] = value.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state
+
+
+def read_state(
+    weights: Mapping[Path, Mapping[str, Tensor]], optimizers: Mapping[Path, torch.optim.Optimizer]
+) -> dict[Path, dict[str, Tensor]]:
+    """The tensors of a checkpoint's files, before any of them is used.
+
+    Args:
+        weights: by file, the tensors that it must have by name, in the same shapes.
+        optimizers: by file.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        CorruptFileError: if one is damaged, or of another model.
+    """
+    found = {path: load_tensors(path) for path in (*weights, *optimizers)}
+    for path, expected in weights.items():
+        shapes, fit = (
+            {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            for tensors in (found[path], expected)
+        )
+        wrong = sorted(name for name in shapes.keys() | fit.keys() if shapes.get(name) != fit.get(name))
+        if wrong:
+            name = wrong[0]
+            raise CorruptFileError(
+                f"{path} is of another model: {name} has shape {shapes.get(name, 'none')}, expected "
+                f"{fit.get(name, 'none')} ({len(wrong)} tensors differ)"
+            )
+    for path, optimizer in optimizers.items():
+        try:
+            optimizer_state(optimizer, found[path])
+        except ValueError as error:
+            raise CorruptFileError(f"{path} is of another model: {error}") from error
+    return found

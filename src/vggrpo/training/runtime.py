@@ -1,12 +1,16 @@
 """Device, threads and autocast of a run."""
 
+import ctypes
 import os
 from contextlib import AbstractContextManager
 
 import torch
 
 from vggrpo.backbones import VideoBackbone, load_video_backbone
-from vggrpo.config import ConfigError, ModelRunSettings, RunSettings
+from vggrpo.config import ConfigError, ModelRunSettings, RunSettings, SamplingRunSettings
+
+M_MMAP_THRESHOLD = -3
+"""Of `mallopt`, from malloc.h: blocks of this size and more are mapped one by one."""
 
 
 def prepare(settings: RunSettings, *, distributed: bool = False) -> None:
@@ -22,6 +26,18 @@ def prepare(settings: RunSettings, *, distributed: bool = False) -> None:
         )
     if settings.threads:
         torch.set_num_threads(settings.threads)
+
+
+def return_freed_memory() -> None:
+    """Makes glibc give freed blocks of 1 MiB and more back to the system at once; another C library is left
+    alone.
+
+    By itself it keeps blocks of up to 32 MiB for reuse, and the room between those still in use adds up: the
+    peak of a training then grows with the number of samples that have passed through, whatever is kept.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(M_MMAP_THRESHOLD, 2**20)
 
 
 def choose_device(name: str) -> torch.device:
@@ -46,6 +62,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def hardware(device: torch.device | str) -> str:
+    """What decides, beside the settings, how numbers are rounded on `device`."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}"
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"torch {torch.__version__}, {kind}, {torch.get_num_threads()} threads"
+
+
 def open_video_model(
     name: str, settings: ModelRunSettings, device: torch.device, gradient_checkpointing: bool = False
 ) -> VideoBackbone:
@@ -56,6 +81,7 @@ def open_video_model(
         precision=settings.precision,
         gradient_checkpointing=gradient_checkpointing,
         weight_dtype=torch.bfloat16 if settings.weights == "bfloat16" else torch.float32,
+        flow_shift=settings.flow_shift if isinstance(settings, SamplingRunSettings) else None,
         efficiency=settings.efficiency,
     )
 

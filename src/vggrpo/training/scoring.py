@@ -1,7 +1,7 @@
 """Scores rollouts: latents to geometry to rewards."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from vggrpo.config import RewardWeights
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.rewards import SceneReward
-from vggrpo.rollout import RolloutGroup
+from vggrpo.rollout import RolloutGroup, Rows
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Scores:
     """[G, K] each."""
     valid: Tensor
     """[G, K] bool: every reward of the sample could be computed."""
+    frac_skipped: float = 0.0
+    """Share of the samples that were left out because they were not finite."""
 
 
 def counted_weights(weights: RewardWeights, rewards: Mapping[str, SceneReward]) -> dict[str, float]:
@@ -38,34 +40,54 @@ def score_groups(
     batch_size: int,
 ) -> Scores:
     """Every reward of every sample of G groups of the same number K of samples; see `score_samples`."""
-    scores = score_samples(torch.cat([group.latents for group in groups]), lgm, rewards, batch_size)
-    shape = (len(groups), groups[0].group_size)
+    scores = [score_group(group, lgm, rewards, batch_size) for group in groups]
     return Scores(
-        {name: value.view(shape) for name, value in scores.rewards.items()}, scores.valid.view(shape)
+        {name: torch.stack([score.rewards[name] for score in scores]) for name in scores[0].rewards},
+        torch.stack([score.valid for score in scores]),
     )
+
+
+def score_group(
+    group: RolloutGroup,
+    lgm: LatentGeometryModel,
+    rewards: Mapping[str, SceneReward],
+    batch_size: int,
+    on_batch: Callable[[], None] | None = None,
+) -> Scores:
+    """Every reward of the members of one group, [K]; see `score_samples`."""
+    return score_samples(group.latents, lgm, rewards, batch_size, group.condition.device, on_batch)
 
 
 @torch.no_grad()
 def score_samples(
-    latents: Tensor, lgm: LatentGeometryModel, rewards: Mapping[str, SceneReward], batch_size: int
+    latents: Rows,
+    lgm: LatentGeometryModel,
+    rewards: Mapping[str, SceneReward],
+    batch_size: int,
+    device: torch.device,
+    on_batch: Callable[[], None] | None = None,
 ) -> Scores:
     """Every reward of N samples, through the latent geometry model.
 
     In float32, whatever the policy's precision.
 
     Args:
-        latents: [N, C, T_lat, H_lat, W_lat].
+        latents: [N, C, T_lat, H_lat, W_lat], anywhere.
         lgm: latents to geometry.
         rewards: by name.
         batch_size: samples scored at once.
+        device: of the latent geometry model.
+        on_batch: called before each batch.
 
     Returns:
         The scores, [N] each instead of [G, K], on the CPU.
     """
     values: dict[str, list[Tensor]] = defaultdict(list)
     valid: list[Tensor] = []
-    for batch in latents.split(batch_size):
-        scene = lgm(batch)
+    for start in range(0, len(latents), batch_size):
+        if on_batch is not None:
+            on_batch()
+        scene = lgm(latents[start : start + batch_size].to(device))
         scored = {name: reward(scene) for name, reward in rewards.items()}
         for name, reward in scored.items():
             values[name].append(reward.value.cpu())

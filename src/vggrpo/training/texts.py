@@ -21,5 +21,5 @@ class PromptTexts:
         """[L, D]; None where no guidance needs it."""
 
     def embed(self, prompts: list[Prompt]) -> Tensor:
-        """[N, L, D]."""
-        return self._cache.embed([prompt.text for prompt in prompts]).to(self._device)
+        """[N, L, D] on the CPU: hundreds of prompts are gigabytes."""
+        return self._cache.embed([prompt.text for prompt in prompts])

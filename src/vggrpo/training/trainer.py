@@ -11,11 +11,10 @@ Neither the autoencoder nor the text encoder is in memory meanwhile. All randomn
 seed and of counters, so a resumed run is the run that was never interrupted.
 """
 
-import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,12 +23,21 @@ from torch import Tensor
 from vggrpo.backbones import VideoBackbone
 from vggrpo.config import TrainSettings
 from vggrpo.data import Prompt
-from vggrpo.io import RunFolder, derive_seed, load_tensors, progress, save_tensors
+from vggrpo.io import Histogram, RunFolder, derive_seed, progress, save_tensors
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.rewards import SceneReward
-from vggrpo.rollout import RolloutGroup, rescore, sample_group
-from vggrpo.training.advantages import group_advantages, group_statistics
-from vggrpo.training.interrupt import deferred_stop
+from vggrpo.rollout import (
+    NonFiniteError,
+    RolloutGroup,
+    RolloutSteps,
+    off_window_distance,
+    rescore,
+    sample_group,
+)
+from vggrpo.training.advantages import group_advantages, group_statistics, teaches
+from vggrpo.training.finite import LOWER, SKIP, blame, broken_gradient, left_out, naming_samples
+from vggrpo.training.histograms import UpdateHistograms
+from vggrpo.training.interrupt import Stopped, StopRequest, deferred_stop, undone_if_stopped
 from vggrpo.training.loop import require_finite
 from vggrpo.training.losses import PolicyLoss, policy_loss
 from vggrpo.training.optim import (
@@ -37,15 +45,28 @@ from vggrpo.training.optim import (
     load_optimizer_tensors,
     optimizer_tensors,
     parameter_group,
+    read_state,
     set_learning_rate,
 )
 from vggrpo.training.order import shuffled_places
+from vggrpo.training.parallel import spread
+from vggrpo.training.pending import (
+    pending_folder,
+    remove_foreign,
+    rollout_key,
+    scratch_folder,
+    until_done,
+)
+from vggrpo.training.phases import Phases, first_metrics, shown
 from vggrpo.training.ranks import Ranks
-from vggrpo.training.scoring import Scores, counted_weights, score_samples
+from vggrpo.training.scoring import Scores, counted_weights, score_group
 
 RATIO_TOLERANCE = 1e-6
 """How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
 LORA_FOLDER = "lora"
+POLICY_FILE, OPTIMIZER_FILE = "policy.safetensors", "optimizer.safetensors"
+STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FORWARDS, BACKWARDS = "cost/denoiser_forwards", "cost/denoiser_backwards"
 
 
 class VGGRPOTrainer:
@@ -58,7 +79,7 @@ class VGGRPOTrainer:
         lgm: frozen; its autoencoder must be the policy's.
         rewards: by name, SceneGeometry to Reward.
         prompts: to train on.
-        prompt_embeds: [N, L, D] of the prompts, on the policy's device.
+        prompt_embeds: [N, L, D] of the prompts, on any device.
         negative_prompt_embeds: [L, D], needed where `cfg_scale` is not 1.
         ranks: the processes that share the run; this one alone by default.
     """
@@ -82,9 +103,10 @@ class VGGRPOTrainer:
         self.rewards = {name: rewards[name] for name in self.weights}
         self.prompts = list(prompts)
         self.prompt_embeds, self.negative_prompt_embeds = prompt_embeds, negative_prompt_embeds
-        self.schedule = policy.schedule(settings.train_steps)
         self.latent_shape = policy.latent_shape(settings.num_frames, settings.height, settings.width)
+        self.schedule = policy.schedule(settings.train_steps, self.latent_shape)
         policy.add_lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets, settings.seed)
+        spread(policy, self.ranks, settings.parallel, self.latent_shape)
         self.parameters = list(policy.trainable_parameters().values())
         self.optimizer = torch.optim.AdamW(
             [parameter_group(self.parameters, settings.lr, settings.weight_decay)],
@@ -92,61 +114,92 @@ class VGGRPOTrainer:
         )
         self.iteration = 0
         """Iterations done."""
+        self.histograms: dict[str, Histogram] = {}
+        """Of the newest update, over all ranks."""
+        self.stop = StopRequest()
+        self.pending, self.scratch = pending_folder(run, self.ranks), scratch_folder(run, self.ranks)
+        self.phases = Phases()
 
     def resume(self) -> None:
-        """Continues from the run's newest valid checkpoint, if there is one."""
-        checkpoint = self.ranks.of_first(self.run.latest_checkpoint() if self.ranks.is_first else None)
+        """Continues from the run's newest valid checkpoint, if there is one; it is read whole before anything
+        changes.
+        """
+        checkpoint = self.ranks.of_first(
+            self.run.latest_checkpoint(self._read_checkpoint) if self.ranks.is_first else None
+        )
         if checkpoint is not None:
-            parameters = self.policy.trainable_parameters()
-            saved = load_tensors(checkpoint.path / "policy.safetensors")
+            found = self._read_checkpoint(checkpoint.path)
             with torch.no_grad():
-                for name, parameter in parameters.items():
-                    parameter.copy_(saved[name])
-            load_optimizer_tensors(self.optimizer, load_tensors(checkpoint.path / "optimizer.safetensors"))
+                for name, parameter in self.policy.trainable_parameters().items():
+                    parameter.copy_(found[checkpoint.path / POLICY_FILE][name])
+            load_optimizer_tensors(self.optimizer, found[checkpoint.path / OPTIMIZER_FILE])
             self.iteration = checkpoint.step
         if self.ranks.is_first:
             self.run.truncate_metrics(self.iteration)
+            remove_foreign(self.run, self.ranks)
+
+    def _read_checkpoint(self, folder: Path) -> dict[Path, dict[str, Tensor]]:
+        return read_state(
+            {folder / POLICY_FILE: self.policy.trainable_parameters()},
+            {folder / OPTIMIZER_FILE: self.optimizer},
+        )
 
     def train(self, until: int) -> None:
         """Runs iterations up to number `until`, with checkpoints, one of them at `until`.
 
-        A stop request (SIGINT, SIGTERM, SIGUSR1) to any rank ends it at an iteration's boundary.
+        A stop request (SIGINT, SIGTERM, SIGUSR1) to any rank ends it at the next forward pass of the denoiser
+        or batch of scores: the state is then that before the iteration, whose finished rollouts are kept on
+        disk.
 
         Raises:
-            KeyboardInterrupt: after a stop request, with everything saved.
-            FloatingPointError: if a loss or gradient is not finite; the policy is not updated with it.
+            Stopped: after a stop request, with everything saved.
+            FloatingPointError: if a sample, reward, loss or gradient is not finite; the policy is not updated
+                with it.
         """
         settings = self.settings
         with (
             progress(
-                "align policy", settings.iterations, self.iteration, "iteration", self.ranks.console
-            ) as bar,
-            deferred_stop() as stop,
+                "align policy",
+                settings.iterations,
+                self.iteration,
+                "iteration",
+                self.ranks.console,
+                first_metrics(self.run.read_metrics()),
+            ) as self.phases.bar,
+            deferred_stop() as self.stop,
         ):
             while self.iteration < until:
-                metrics = self.step()
+                try:
+                    metrics = self.step()
+                except Stopped:
+                    self.save_checkpoint()
+                    raise
                 self.iteration += 1
                 if self.ranks.is_first:
                     self.run.log(self.iteration, metrics)
-                bar.advance(**{name: metrics[name] for name in self._shown(metrics)})
-                stop.requested = self.ranks.any(stop.requested)
+                    self.run.log_histograms(self.iteration, self.histograms)
+                self.phases.bar.advance(**shown(metrics, list(self.rewards)))
+                self.stop.requested = self.ranks.any(self.stop.requested)
                 due = self.iteration % settings.checkpoint_every == 0
-                if due or stop.requested or self.iteration == until:
+                if due or self.stop.requested or self.iteration == until:
                     self.save_checkpoint()
-                stop.check()
+                self.stop.check()
 
     def step(self) -> dict[str, float]:
         """One iteration; returns its metrics."""
         metrics: dict[str, float] = {}
-        with _timed(metrics, "rollout"):
-            groups = [self.rollout(place, slot) for slot, place in enumerate(self.prompts_of_iteration())]
-        with _timed(metrics, "score"):
-            scores = self.score(groups)
-        advantages = group_advantages(
-            scores.rewards, self.weights, scores.valid, self.settings.advantage_clip
-        )
-        with _timed(metrics, "update"):
-            metrics |= self.update(groups, advantages)
+        with until_done(self.pending, self.scratch):
+            with self.phases.timed(metrics, "rollout"), self.stop.together(self.ranks):
+                groups = [self.rollout(place, slot) for slot, place in enumerate(self.prompts_of_iteration())]
+            with self.phases.timed(metrics, "score"):
+                scores = self.score(groups)
+            if self.settings.skip_nonfinite:
+                metrics["group/frac_skipped"] = scores.frac_skipped
+            advantages = group_advantages(
+                scores.rewards, self.weights, scores.valid, self.settings.advantage_clip
+            )
+            with self.phases.timed(metrics, "update"):
+                metrics |= self.update(groups, advantages)
         return group_statistics(scores.rewards, scores.valid) | metrics
 
     def prompts_of_iteration(self) -> list[int]:
@@ -174,52 +227,116 @@ class VGGRPOTrainer:
         settings, prompt = self.settings, self.prompts[place]
         # The slot keeps two groups apart when an iteration draws one prompt twice.
         stream = (settings.seed, "rollout", self.iteration, slot, prompt.id)
-        return sample_group(
-            self.policy,
-            self.prompt_embeds[place],
+        seeds = [derive_seed(*stream, k) for k in self.members(slot)]
+        on_disk, kept = settings.trajectory_storage == "disk", settings.keep_rollouts
+        folder = (self.pending if kept else self.scratch) / f"group_{slot}" if kept or on_disk else None
+        embeds = self.prompt_embeds[place].to(self.policy.device)
+        prompts = (embeds, self.negative_prompt_embeds)
+
+        def on_step(done: int, total: int) -> None:
+            self.stop.check()
+            self.phases.show("rollout", done + slot * total, settings.prompts_per_rollout * total)
+
+        with naming_samples(self.iteration, prompt.id, self.members(slot), SKIP):
+            return sample_group(
+                self.policy,
+                embeds,
+                self.schedule,
+                seeds=seeds,
+                latent_shape=self.latent_shape,
+                prompt_id=prompt.id,
+                transition=settings.transition,
+                noise_scale=settings.noise_scale,
+                window=self.window(),
+                ode_solver=settings.ode_solver,
+                ode_stride=settings.ode_stride,
+                cfg_scale=settings.cfg_scale,
+                negative_prompt_embeds=self.negative_prompt_embeds,
+                shared_noise_seed=derive_seed(*stream) if settings.shared_noise else None,
+                micro_batch=settings.rollout_batch,
+                storage_dtype=STORED[settings.trajectory_dtype],
+                storage_device="cpu",
+                storage_folder=folder,
+                storage_key=rollout_key(settings, self.policy, prompts, seeds) if kept else None,
+                agree=self.ranks.all if self.ranks.lockstep else bool,
+                in_memory=not on_disk,
+                blank_nonfinite=settings.skip_nonfinite,
+                on_step=on_step,
+            )
+
+    def rollout_forwards(self, group: RolloutGroup) -> int:
+        """Forward passes of the denoiser that this rank's members of a group took, counted by sample."""
+        settings = self.settings
+        steps = RolloutSteps(
             self.schedule,
-            seeds=[derive_seed(*stream, k) for k in self.members(slot)],
-            latent_shape=self.latent_shape,
-            prompt_id=prompt.id,
-            transition=settings.transition,
-            noise_scale=settings.noise_scale,
-            window=self.window(),
-            cfg_scale=settings.cfg_scale,
-            negative_prompt_embeds=self.negative_prompt_embeds,
-            shared_noise_seed=derive_seed(*stream) if settings.shared_noise else None,
-            micro_batch=settings.rollout_batch,
-            storage_device="cpu",
+            self.window(),
+            settings.transition,
+            settings.noise_scale,
+            settings.ode_solver,
+            settings.ode_stride,
         )
+        return group.condition.passes * steps.forwards(group.group_size, settings.shared_noise)
 
     def score(self, groups: Sequence[RolloutGroup]) -> Scores:
         """Every reward of every sample of all ranks, through the latent geometry model."""
-        latents = torch.cat([group.latents for group in groups])
-        own = score_samples(latents, self.lgm, self.rewards, self.settings.rollout_batch)
+        size, stop = self.settings.rollout_batch, self.stop
+        with stop.together(self.ranks):
+            own = [score_group(group, self.lgm, self.rewards, size, stop.check) for group in groups]
         places = [(slot, member) for slot in range(len(groups)) for member in self.members(slot)]
         slots, members = zip(*places, strict=True)
 
-        def of_all_ranks(values: Tensor) -> Tensor:
+        def of_all_ranks(parts: Sequence[Tensor]) -> Tensor:
+            values = torch.cat(list(parts))
             whole = values.new_zeros(len(groups), self.settings.group_size)
-            whole[list(slots), list(members)] = values
+            if self.ranks.speaks:
+                whole[list(slots), list(members)] = values
             self.ranks.sum_([whole])
             return whole
 
-        rewards = {name: of_all_ranks(values) for name, values in own.rewards.items()}
-        return Scores(rewards, of_all_ranks(own.valid.int()).bool())
+        rewards = {name: of_all_ranks([part.rewards[name] for part in own]) for name in self.rewards}
+        valid = of_all_ranks([part.valid.int() for part in own]).bool()
+        finite = of_all_ranks([group.old_log_probs.isfinite().all(1).int().cpu() for group in groups]).bool()
+        prompts = [group.prompt_id for group in groups]
+        skipped = left_out(rewards, valid, finite, prompts, self.iteration, self.settings.skip_nonfinite)
+        return Scores(rewards, valid & ~skipped, skipped.double().mean().item())
 
     def update(self, groups: Sequence[RolloutGroup], advantages: Tensor) -> dict[str, float]:
-        """`updates_per_rollout` optimizer steps, each on its share of every group's members."""
+        """`updates_per_rollout` optimizer steps, each on its share of every group's members.
+
+        Returns the update's metrics, and what rollouts and update have cost.
+        """
+        with undone_if_stopped(self.parameters, self.optimizer):
+            return self._update(groups, advantages)
+
+    def _update(self, groups: Sequence[RolloutGroup], advantages: Tensor) -> dict[str, float]:
         share = self.settings.group_size // self.settings.updates_per_rollout
+        counted = self.counted(advantages)
+        # Groups that do not count add nothing to the gradient, and the metrics are means over the others.
+        scale = len(groups) / max(sum(counted), 1) / self.settings.updates_per_rollout
         totals: dict[str, float] = defaultdict(float)
+        totals[FORWARDS] = sum(self.rollout_forwards(group) for group in groups)
+        totals[BACKWARDS] = 0.0
         norms = 0.0
+        histograms = UpdateHistograms(self.settings.clip_eps, *self.window())
         for number in range(self.settings.updates_per_rollout):
+            self.phases.show("update", number, self.settings.updates_per_rollout)
             self.optimizer.zero_grad(set_to_none=True)
             first = number * share
-            for weight, loss in self._backward(groups, advantages, range(first, first + share)):
-                if number == 0:
-                    self._check_on_policy(loss)
-                for name, value in loss.metrics().items():
-                    totals[name] += weight * value / self.settings.updates_per_rollout
+            with self.stop.together(self.ranks):
+                for piece in self._backward(groups, advantages, counted, range(first, first + share)):
+                    if number == 0:
+                        self._check_on_policy(piece.loss)
+                    for name, value in piece.loss.metrics().items():
+                        totals[name] += scale * piece.weight * value
+                    totals[FORWARDS] += piece.passes * (2 if self.settings.kl_coef else 1)
+                    totals[BACKWARDS] += piece.passes
+                    histograms.add(piece.step, piece.loss)
+                if self.settings.off_window_coef:
+                    leash = self._backward_off_window(groups, counted, range(first, first + share), number)
+                    for distance, passes in leash:
+                        totals["policy/off_window"] += scale * distance
+                        totals[FORWARDS] += 2 * passes
+                        totals[BACKWARDS] += passes
             self._exchange_gradients()
             norm = gradient_norm(self.parameters)
             require_finite(self.iteration, {"policy gradient": norm})
@@ -229,6 +346,7 @@ class VGGRPOTrainer:
             set_learning_rate(self.optimizer, min(1.0, (done + 1) / warmup) if warmup else 1.0)
             self.optimizer.step()
             norms += norm.item() / self.settings.updates_per_rollout
+        self.histograms = histograms.of_all(self.ranks)
         return self.ranks.sum_figures(totals) | {"policy/grad_norm": norms}
 
     def _exchange_gradients(self) -> None:
@@ -238,27 +356,70 @@ class VGGRPOTrainer:
                 parameter.grad = torch.zeros_like(parameter)
         self.ranks.sum_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
 
+    def counted(self, advantages: Tensor) -> list[bool]:
+        """Which groups take part in the update, by their advantages [G, K]."""
+        if not self.settings.skip_flat_groups:
+            return [True] * len(advantages)
+        return [bool(one) for one in teaches(advantages)]
+
     def _backward(
-        self, groups: Sequence[RolloutGroup], advantages: Tensor, members: range
-    ) -> Iterator[tuple[float, PolicyLoss]]:
+        self, groups: Sequence[RolloutGroup], advantages: Tensor, counted: Sequence[bool], members: range
+    ) -> Iterator["_Piece"]:
         """Adds this rank's part of the gradient of the mean loss over groups, members and steps, in small
         pieces.
 
-        Yields each piece's share of the mean with its loss, after its backward pass.
+        Yields each piece after its backward pass.
+        """
+        for slot, own, piece in self._pieces(counted, members):
+            group = groups[slot]
+            for step in range(group.num_steps):
+                self.stop.check()
+                weight = (piece.stop - piece.start) / (len(members) * len(groups) * group.num_steps)
+                with naming_samples(self.iteration, group.prompt_id, own[piece], LOWER):
+                    loss = self.step_loss(group, step, piece, advantages[slot][own[piece]])
+                    self._add_gradient(weight * loss.loss, piece)
+                yield _Piece(step, weight, (piece.stop - piece.start) * group.condition.passes, loss)
+
+    def _backward_off_window(
+        self, groups: Sequence[RolloutGroup], counted: Sequence[bool], members: range, number: int
+    ) -> Iterator[tuple[float, int]]:
+        """Adds the gradient of the distance to the base model outside the window, at one level for each group
+        in update `number`.
+
+        Yields each piece's share of the mean distance, and its passes, after its backward pass.
+        """
+        start, length = self.window()
+        window = range(start, start + length)
+        levels = [sigma for step, (sigma, _) in enumerate(self.schedule.steps()) if step not in window]
+        for slot, own, piece in self._pieces(counted, members):
+            self.stop.check()
+            group = groups[slot]
+            # A function of the update, not of the piece: any number of ranks and any batch has the same.
+            level = derive_seed(self.settings.seed, "off-window", self.iteration, number, slot) % len(levels)
+            weight = (piece.stop - piece.start) / (len(members) * len(groups))
+            with naming_samples(self.iteration, group.prompt_id, own[piece], LOWER):
+                distance = off_window_distance(self.policy, group, levels[level], piece)
+                self._add_gradient(weight * self.settings.off_window_coef * distance, piece)
+            yield weight * distance.item(), (piece.stop - piece.start) * group.condition.passes
+
+    def _pieces(self, counted: Sequence[bool], members: range) -> Iterator[tuple[int, list[int], slice]]:
+        """This rank's share of some members of every group that counts, in small pieces: the group's slot,
+        the members that are this rank's, and the places of the piece among them.
         """
         size = self.settings.update_batch
-        for slot, (group, group_advantages_) in enumerate(zip(groups, advantages, strict=True)):
+        for slot in (slot for slot, one in enumerate(counted) if one):
             own = self.members(slot)
             # The group holds this rank's members, in their order: those of the update are a run of them.
             first, stop = bisect_left(own, members.start), bisect_left(own, members.stop)
-            own_advantages = group_advantages_[own]
-            for piece in (slice(i, min(i + size, stop)) for i in range(first, stop, size)):
-                for step in range(group.num_steps):
-                    loss = self.step_loss(group, step, piece, own_advantages[piece])
-                    require_finite(self.iteration, {f"policy loss of prompt {group.prompt_id}": loss.loss})
-                    weight = (piece.stop - piece.start) / (len(members) * len(groups) * group.num_steps)
-                    (weight * loss.loss).backward()
-                    yield weight, loss
+            for i in range(first, stop, size):
+                yield slot, own, slice(i, min(i + size, stop))
+
+    def _add_gradient(self, loss: Tensor, piece: slice) -> None:
+        """Raises NonFiniteError if a gradient is not finite."""
+        loss.backward()
+        broken = broken_gradient(self.policy.trainable_parameters())
+        if broken is not None:
+            raise NonFiniteError(f"the gradient of {broken}", range(piece.stop - piece.start))
 
     def step_loss(self, group: RolloutGroup, step: int, members: slice, advantages: Tensor) -> PolicyLoss:
         """The clipped loss of one denoising step of some members [B]."""
@@ -268,14 +429,23 @@ class VGGRPOTrainer:
             with torch.no_grad(), self.policy.lora_disabled():
                 reference = rescore(self.policy, group, step, members)
             kl = current.transition.kl(reference.transition)
-        return policy_loss(
-            current.log_prob,
-            group.old_log_probs[members, step],
-            advantages.to(current.log_prob.device),
+        log_prob, old_log_prob = current.log_prob, group.old_log_probs[members, step]
+        # A member that was left out has advantage 0; with ratio 1 and KL 0 it adds nothing at all.
+        there = torch.isfinite(old_log_prob)
+        if not bool(there.all()):
+            log_prob, old_log_prob = (torch.where(there, value, 0.0) for value in (log_prob, old_log_prob))
+            kl = None if kl is None else torch.where(there, kl, 0.0)
+        loss = policy_loss(
+            log_prob,
+            old_log_prob,
+            advantages.to(log_prob.device),
             self.settings.clip_eps,
             kl,
             self.settings.kl_coef,
         )
+        if not bool(torch.isfinite(loss.loss)):
+            raise NonFiniteError("the policy loss", blame(log_prob=log_prob, advantages=advantages, kl=kl))
+        return loss
 
     def _check_on_policy(self, loss: PolicyLoss) -> None:
         """Before the first update on a rollout the policy is the one that drew it; before all updates, the
@@ -301,8 +471,8 @@ class VGGRPOTrainer:
         """Writes policy and optimizer after `iteration` iterations, and the LoRA in diffusers' format."""
 
         def write(folder: Path) -> None:
-            save_tensors(folder / "policy.safetensors", self.policy.trainable_parameters())
-            save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.optimizer))
+            save_tensors(folder / POLICY_FILE, self.policy.trainable_parameters())
+            save_tensors(folder / OPTIMIZER_FILE, optimizer_tensors(self.optimizer))
             self.policy.save_lora(folder / LORA_FOLDER)
 
         self.ranks.require_equal("the policy's weights", self.parameters)
@@ -310,14 +480,15 @@ class VGGRPOTrainer:
             self.run.save_checkpoint(self.iteration, write, keep_last=self.settings.keep_checkpoints)
         self.ranks.wait()
 
-    def _shown(self, metrics: Mapping[str, float]) -> list[str]:
-        rewards = [f"reward/{name}/mean" for name in self.rewards]
-        return [name for name in (*rewards, "policy/kl", "policy/clip_frac") if name in metrics]
 
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """One backward pass: one denoising step of some members of a group."""
 
-@contextmanager
-def _timed(metrics: dict[str, float], phase: str) -> Iterator[None]:
-    """Notes the seconds of a block as time/<phase>."""
-    began = time.perf_counter()
-    yield
-    metrics[f"time/{phase}"] = time.perf_counter() - began
+    step: int
+    """Of the window."""
+    weight: float
+    """Its share of the mean loss."""
+    passes: int
+    """Forward passes of the denoiser with gradient, counted by sample."""
+    loss: PolicyLoss

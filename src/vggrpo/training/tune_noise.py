@@ -144,8 +144,8 @@ class NoiseGrid:
         rewards = build_rewards(settings.rewards)
         self.weights = counted_weights(settings.reward_weights, rewards)
         self.rewards = {name: rewards[name] for name in self.weights}
-        self.schedule = policy.schedule(settings.train_steps)
         self.latent_shape = policy.latent_shape(settings.num_frames, settings.height, settings.width)
+        self.schedule = policy.schedule(settings.train_steps, self.latent_shape)
         texts = PromptTexts(settings, run, policy)
         self.prompt_embeds, self.negative_prompt_embeds = texts.embed(prompts), texts.negative
         policy.release("text_encoder")
@@ -183,7 +183,7 @@ class NoiseGrid:
         scores = score_groups([group], self.lgm, self.rewards, self.settings.rollout_batch)
         measures = {REWARD + name: reward[0] for name, reward in scores.rewards.items()}
         measures["valid"] = scores.valid[0]
-        measures |= {LATENT + name: moment for name, moment in latent_moments(group.latents).items()}
+        measures |= {LATENT + name: moment for name, moment in latent_moments(group.latents[:]).items()}
         if self.settings.decode:
             frames = self.policy.decode_latents(group.latents[:1]).float().cpu().clamp(0, 1)
             video = self.run.samples / cell.name / f"{self.prompts[place].id}.mp4"
@@ -197,7 +197,7 @@ class NoiseGrid:
         stream = (settings.seed, "tune-noise", prompt.id)
         return sample_group(
             self.policy,
-            self.prompt_embeds[place],
+            self.prompt_embeds[place].to(self.policy.device),
             self.schedule,
             seeds=[derive_seed(*stream, k) for k in range(settings.group_size)],
             latent_shape=self.latent_shape,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -51,8 +52,21 @@ class Any4DRecord(UpstreamRecord):
             patches = self.taps["encoder.features"].flatten(3).transpose(2, 3)
             return patches, patches[:, :, :0]
         block = int(point[1:])
+        if point[0] == "M":
+            names = ["multi_view.tokens", *(f"multi_view.block.{j}" for j in range(block))]
+            before = [self.taps[name] for name in names]
+            # Blocks within views know patches only; the scale token is that of the last block over all views.
+            whole = next(tokens for tokens in reversed(before) if tokens.ndim == 3)
+            patches = whole[:, :-1].unflatten(1, (4, 20)) if before[-1].ndim == 3 else before[-1]
+            return patches, whole[:, None, -1:].expand(-1, 4, -1, -1)
         tokens = self.taps["encoder.tokens" if block == 0 else f"encoder.block.{block - 1}"]
         return tokens[:, :, 1:], tokens[:, :, :1]
+
+    def lost(self, point: str) -> dict[str, Tensor]:
+        """Upstream's inputs of the dense heads from before a stitch point."""
+        first = int(point[1:]) if point[0] == "M" else -1
+        names = [name for name, block in (("fused", -1), ("hook3", 3), ("hook5", 5)) if block < first]
+        return {name: self.taps[f"dpt.input.{i}"].flatten(3).transpose(2, 3) for i, name in enumerate(names)}
 
 
 class VGGTRecord(UpstreamRecord):
@@ -71,6 +85,17 @@ class VGGTRecord(UpstreamRecord):
         else:
             tokens = self.taps["encoder.tokens" if number == 0 else f"encoder.block.{number - 1}"]
         return tokens[:, :, 5:], tokens[:, :, :5]
+
+    def lost(self, point: str) -> dict[str, Tensor]:
+        """Upstream's inputs of the dense heads from before a stitch point."""
+        first = int(point[1:]) if point[0] == "A" else 0
+        return {
+            f"layer{layer}": torch.cat(
+                [self.taps[f"aggregator.{kind}.{layer}"][:, :, 5:] for kind in ("frame", "global")], dim=-1
+            )
+            for layer in (1, 3, 5)
+            if layer < first
+        }
 
 
 @pytest.fixture(scope="session")

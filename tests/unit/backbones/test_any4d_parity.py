@@ -11,7 +11,7 @@ from vggrpo.backbones.any4d import Any4D, Any4DPrediction
 from vggrpo.geometry import quat_xyzw_to_matrix, rotate
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0.0}
-POINTS = ("E0", "E1", "E2", "E3", "F")
+POINTS = ("E0", "E1", "E2", "E3", "F", *(f"M{j}" for j in range(8)))
 
 
 def upstream_outputs(prediction: Any4DPrediction) -> dict[str, Tensor]:
@@ -51,10 +51,8 @@ def test_outputs_match_upstream(upstream, any4d: Any4D):
 
 @pytest.mark.parametrize("point", POINTS)
 def test_outputs_match_when_entered_with_upstreams_tokens(upstream, any4d: Any4D, point: str):
-    patches, special = upstream.tokens(point)
-    assert_matches(
-        upstream_outputs(any4d.predict_from(point, patches, special, upstream.grid)), upstream.outputs
-    )
+    prediction = any4d.predict_from(point, *upstream.tokens(point), upstream.grid, upstream.lost(point))
+    assert_matches(upstream_outputs(prediction), upstream.outputs)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -63,6 +61,16 @@ def test_tokens_match_upstream(upstream, any4d: Any4D, point: str):
     expected_patches, expected_special = upstream.tokens(point)
     torch.testing.assert_close(patches, expected_patches, **TOLERANCE)
     torch.testing.assert_close(special, expected_special, **TOLERANCE)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_lost_head_inputs_match_upstream(upstream, any4d: Any4D, point: str):
+    expected = upstream.lost(point)
+    inputs = {head_input.name: head_input.width for head_input in any4d.stitch_point(point).lost}
+    assert inputs == {head_input: tokens.shape[-1] for head_input, tokens in expected.items()}
+    for head_input, (patches, special) in any4d.tokens_at(upstream.frames, inputs).items():
+        torch.testing.assert_close(patches, expected[head_input], **TOLERANCE)
+        assert special.shape[2] == 0
 
 
 def test_image_gradient_matches_upstream(upstream, any4d: Any4D):

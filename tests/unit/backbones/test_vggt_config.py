@@ -34,6 +34,7 @@ def test_stitch_points_are_the_encoders_blocks_and_the_first_pairs():
     official = VGGTConfig.official().stitch_points
     assert official == (*(f"E{k}" for k in range(25)), "A0", "A1", "A2", "A3", "A4")
     assert SMALL.stitch_points == ("E0", "E1", "A0")
+    assert SMALL.deep_stitch_points == ("A1", "A2", "A3")
 
 
 def test_an_unknown_key_is_named_with_its_nearest_neighbour():

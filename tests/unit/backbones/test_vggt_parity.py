@@ -12,7 +12,7 @@ from vggrpo.backbones.vggt import VGGT, VGGTPrediction, scene_from_prediction
 from vggrpo.geometry import invert_se3
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0.0}
-POINTS = ("E0", "E1", "E2", "E3", "A0", "A1")
+POINTS = ("E0", "E1", "E2", "E3", *(f"A{j}" for j in range(8)))
 
 
 def upstream_outputs(prediction: VGGTPrediction) -> dict[str, Tensor]:
@@ -53,7 +53,9 @@ def test_outputs_match_upstream(vggt_upstream, vggt: VGGT):
 
 @pytest.mark.parametrize("point", POINTS)
 def test_outputs_match_when_entered_with_upstreams_tokens(vggt_upstream, vggt: VGGT, point: str):
-    prediction = vggt.predict_from(point, *vggt_upstream.tokens(point), vggt_upstream.grid)
+    prediction = vggt.predict_from(
+        point, *vggt_upstream.tokens(point), vggt_upstream.grid, vggt_upstream.lost(point)
+    )
     assert_outputs_match(prediction, vggt_upstream.outputs)
 
 
@@ -63,6 +65,16 @@ def test_tokens_match_upstream(vggt_upstream, vggt: VGGT, point: str):
     expected_patches, expected_special = vggt_upstream.tokens(point)
     torch.testing.assert_close(patches, expected_patches, **TOLERANCE)
     torch.testing.assert_close(special, expected_special, **TOLERANCE)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_lost_head_inputs_match_upstream(vggt_upstream, vggt: VGGT, point: str):
+    expected = vggt_upstream.lost(point)
+    inputs = {head_input.name: head_input.width for head_input in vggt.stitch_point(point).lost}
+    assert inputs == {head_input: tokens.shape[-1] for head_input, tokens in expected.items()}
+    for head_input, (patches, special) in vggt.tokens_at(vggt_upstream.frames, inputs).items():
+        torch.testing.assert_close(patches, expected[head_input], **TOLERANCE)
+        assert special.shape[2] == 0
 
 
 def test_image_gradient_matches_upstream(vggt_upstream, vggt: VGGT):

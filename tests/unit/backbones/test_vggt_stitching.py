@@ -10,6 +10,7 @@ from torch import nn
 from vggrpo.backbones.vggt import VGGT
 
 POINTS = ("E0", "E1", "E2", "E3", "A0", "A1")
+DEEP = tuple(f"A{j}" for j in range(2, 8))
 
 
 def test_stitch_points_end_before_the_first_pair_that_feeds_a_head(vggt: VGGT):
@@ -17,6 +18,17 @@ def test_stitch_points_end_before_the_first_pair_that_feeds_a_head(vggt: VGGT):
     assert [point.num_special_tokens for point in vggt.stitch_points] == [5, 5, 5, 5, 0, 5]
     assert [point.name for point in vggt.stitch_points if point.reference_specials] == ["A1"]
     assert {point.width for point in vggt.stitch_points} == {32}
+    assert not any(point.lost for point in vggt.stitch_points)
+
+
+def test_deep_stitch_points_lose_the_layers_before_them(vggt: VGGT):
+    deep = vggt.deep_stitch_points
+    assert tuple(point.name for point in deep) == DEEP
+    assert {(point.width, point.num_special_tokens) for point in deep} == {(32, 5)}
+    assert all(point.reference_specials and point.reference_patches for point in deep)
+    lost = [[(head_input.name, head_input.width) for head_input in point.lost] for point in deep]
+    layers = [("layer1", 64), ("layer3", 64), ("layer5", 64)]
+    assert lost == [layers[:1], layers[:1], layers[:2], layers[:2], layers, layers]
 
 
 def test_one_pass_gives_the_tokens_of_all_points(vggt_upstream, vggt: VGGT):
@@ -45,11 +57,13 @@ def test_view_0_has_special_tokens_of_its_own_in_the_aggregator(vggt_upstream, v
     assert (special[0, 0] - special[0, 1]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [*POINTS, *DEEP])
 def test_finishing_from_a_point_gives_the_same_scene(vggt_upstream, vggt: VGGT, point: str):
     whole = vggt(vggt_upstream.frames)
-    tokens = vggt.tokens_at(vggt_upstream.frames, [point])[point]
-    finished = vggt.finish_from(point, *tokens, vggt_upstream.grid)
+    names = [head_input.name for head_input in vggt.stitch_point(point).lost]
+    found = vggt.tokens_at(vggt_upstream.frames, [point, *names])
+    lost = {name: found[name][0] for name in names}
+    finished = vggt.finish_from(point, *found[point], vggt_upstream.grid, lost)
     assert finished.as_dict().keys() == whole.as_dict().keys()
     for name in ("camera_to_world", "depth_z", "confidence"):
         expected = whole.as_dict()[name]
@@ -82,8 +96,10 @@ def test_tokens_of_another_shape_are_refused(vggt: VGGT):
         vggt.finish_from("A0", patches, torch.zeros(2, 4, 5, 32), (4, 5))
     with pytest.raises(ValueError, match=r"special_tokens have shape .* at A1 .* \[B, T, 5, 32\]"):
         vggt.finish_from("A1", patches, torch.zeros(2, 4, 0, 32), (4, 5))
-    with pytest.raises(ValueError, match="'A2', but this geometry model has E0, E1, E2, E3, A0, A1"):
+    with pytest.raises(ValueError, match="at A2 the heads have lost layer1, but what is supplied is nothing"):
         vggt.finish_from("A2", patches, torch.zeros(2, 4, 5, 32), (4, 5))
+    with pytest.raises(ValueError, match=r"'A8', .* A0, A1 and, with auxiliary connectors, A2 ... A7"):
+        vggt.finish_from("A8", patches, torch.zeros(2, 4, 5, 32), (4, 5))
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -122,17 +138,30 @@ def test_cutting_further_is_possible_and_cutting_less_changes_nothing(vggt_upstr
         vggt.finish_from("A0", *tokens["A0"], vggt_upstream.grid)
 
 
-@pytest.mark.parametrize("point", ["E0", "E2", "A0", "A1"])
+def test_a_model_cut_deep_in_its_aggregator(vggt_upstream, vggt: VGGT):
+    found = vggt.tokens_at(vggt_upstream.frames, ["A4", "layer1", "layer3"])
+    lost = {name: found[name][0] for name in ("layer1", "layer3")}
+    before = vggt.finish_from("A4", *found["A4"], vggt_upstream.grid, lost).as_dict()
+    vggt.drop_before("A4")
+    names = [name for name, _ in vggt.network.aggregator.named_parameters()]
+    assert {int(name.split(".")[1]) for name in names} == {4, 5, 6, 7}
+    after = vggt.finish_from("A4", *found["A4"], vggt_upstream.grid, lost).as_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("point", ["E0", "E2", "A0", "A1", "A3"])
 @pytest.mark.parametrize("drop", [False, True])
 def test_lora_targets_are_the_linear_and_convolution_layers_that_run(vggt_upstream, vggt: VGGT, point, drop):
-    tokens = vggt.tokens_at(vggt_upstream.frames, [point])[point]
+    names = [head_input.name for head_input in vggt.stitch_point(point).lost]
+    found = vggt.tokens_at(vggt_upstream.frames, [point, *names])
+    tokens, lost = found[point], {name: found[name][0] for name in names}
     if drop:
         vggt.drop_before(point)
     ran = set()
     for name, module in vggt.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.register_forward_hook(lambda _m, _i, _o, n=name: ran.add(n))
-    vggt.finish_from(point, *tokens, vggt_upstream.grid)
+    vggt.finish_from(point, *tokens, vggt_upstream.grid, lost)
     assert set(vggt.lora_target_modules(point)) == ran
 
 

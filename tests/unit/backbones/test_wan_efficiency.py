@@ -8,9 +8,10 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 
 from tiny_models import tiny_wan
 from vggrpo.backbones import load_video_backbone
-from vggrpo.backbones.wan import WanBackbone, backbone
+from vggrpo.backbones.pipelines import backbone
+from vggrpo.backbones.wan import WanBackbone
 from vggrpo.config import ConfigError, EfficiencySettings
-from vggrpo.training.plan.counting import measure
+from vggrpo.training.plan.counting import Meter, measure
 
 
 @pytest.fixture(scope="module", params=["wan2.1", "wan2.2"])
@@ -71,6 +72,35 @@ def test_tiled_decoding_takes_less_memory_and_differs_a_little(folder):
 
     video = torch.rand(1, 5, 448, 64, 3)
     assert torch.equal(whole.encode_video(video), tiles.encode_video(video))
+
+
+def test_recomputed_blocks_of_half_precision_weights_take_less_memory_for_the_same_gradients(folder):
+    gradients, peaks = [], []
+    for checkpointing in (False, True):
+        model = WanBackbone(
+            folder,
+            precision="bfloat16",
+            weight_dtype=torch.bfloat16,
+            gradient_checkpointing=checkpointing,
+        )
+        model.add_lora(2, 4)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in model.trainable_parameters().values():
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+        latents = torch.randn(1, model.latent_spec.channels, 3, 16, 16, generator=generator)
+        embeds = torch.randn(1, 24, 16, generator=generator)
+        with Meter() as meter:
+            model.velocity(latents, 0.6, embeds).square().mean().backward()
+        peaks.append(meter.peak)
+        assert {p.dtype for p in model.trainable_parameters().values()} == {torch.float32}
+        assert model.transformer.blocks[0].ffn.net[2].weight.dtype == torch.bfloat16
+        gradients.append({name: p.grad for name, p in model.trainable_parameters().items()})
+    assert peaks[1] < 0.8 * peaks[0]
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert gradient.dtype == torch.float32
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
 
 def test_what_is_not_in_use_is_off_the_device(folder, monkeypatch):

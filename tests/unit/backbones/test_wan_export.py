@@ -9,7 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tiny_models import tiny_wan
-from vggrpo.backbones.wan import WanBackbone, export_comfy_lora, fuse_loras
+from vggrpo.backbones.pipelines import fuse_loras
+from vggrpo.backbones.wan import WanBackbone, export_comfy_lora
 from vggrpo.config import CorruptFileError
 
 SIGMA = 0.6

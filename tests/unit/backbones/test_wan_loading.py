@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vggrpo.backbones import load_video_backbone
+from vggrpo.backbones.pipelines.source import PipelineSource
 from vggrpo.backbones.wan import WanBackbone
-from vggrpo.backbones.wan.source import PipelineSource
 from vggrpo.config import ConfigError, CorruptFileError
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"

@@ -4,8 +4,9 @@ from diffusers import WanPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from vggrpo.backbones.wan import LORA_FILE, WanBackbone
-from vggrpo.backbones.wan.lora import add_lora
+from vggrpo.backbones.pipelines import LORA_FILE
+from vggrpo.backbones.pipelines.lora import add_lora
+from vggrpo.backbones.wan import WanBackbone
 from vggrpo.config import CorruptFileError
 
 
@@ -198,7 +199,9 @@ def test_files_that_would_load_nothing_or_a_part_are_refused(backbone, tmp_path)
         return tmp_path / name
 
     foreign = {key.replace("transformer.", "base_model.model."): value for key, value in weights.items()}
-    with pytest.raises(CorruptFileError, match=r"holds no LoRA weights of a Wan transformer .* peft's"):
+    with pytest.raises(
+        CorruptFileError, match=r"holds no LoRA weights of a WanPipeline's transformer .* peft's"
+    ):
         backbone.load_lora(saved("foreign", foreign))
     deeper = {key.replace("blocks.1.", "blocks.7."): value for key, value in weights.items()}
     with pytest.raises(CorruptFileError, match=r"fits this model only in part: .* blocks.7"):

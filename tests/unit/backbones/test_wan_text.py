@@ -3,8 +3,9 @@ import torch
 from diffusers import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
-from vggrpo.backbones.wan import WanBackbone, clean_prompt, load_tokenizer
-from vggrpo.backbones.wan.text import check_token_ids
+from vggrpo.backbones.pipelines import load_tokenizer
+from vggrpo.backbones.pipelines.tokens import check_token_ids
+from vggrpo.backbones.wan import WanBackbone, clean_prompt
 from vggrpo.config import CorruptFileError
 from vggrpo.world import VOCABULARY
 

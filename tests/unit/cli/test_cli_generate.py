@@ -128,7 +128,7 @@ def test_a_lora_of_another_model_is_named_before_anything_is_loaded(
         backbone.add_lora(2, 4)
         backbone.save_lora(tmp_path / "lora")
         with monkeypatch.context() as patch:
-            patch.setattr("vggrpo.backbones.wan.backbone.load_module", None)
+            patch.setattr("vggrpo.backbones.pipelines.backbone.load_module", None)
             words = ("--prompts", "a", "--base-model", str(deeper), "--lora", str(tmp_path / "lora"))
             assert generate(*words) == 2
         error = capsys.readouterr().err
@@ -288,7 +288,7 @@ def test_bad_input_is_a_sentence_before_anything_is_loaded(
     ).save_pretrained(other)
     (tmp_path / "empty.txt").write_text("\n")
     places = {"LGM": lgm, "OTHER": str(other), "EMPTY": str(tmp_path / "empty.txt")}
-    monkeypatch.setattr("vggrpo.backbones.wan.backbone.load_module", None)
+    monkeypatch.setattr("vggrpo.backbones.pipelines.backbone.load_module", None)
     monkeypatch.setattr("vggrpo.lgm.model.load_geometry_backbone", None)
     assert generate(*(places.get(word, word) for word in words)) in (1, 2)
     complaint = capsys.readouterr().err

@@ -240,7 +240,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded before the input was refused")
 
-    monkeypatch.setattr("vggrpo.backbones.wan.backbone.load_vae", refuse)
+    monkeypatch.setattr("vggrpo.backbones.pipelines.backbone.load_module", refuse)
     monkeypatch.setattr(LatentGeometryModel, "from_pretrained", refuse)
     monkeypatch.setattr("vggrpo.backbones.network_backbone.NetworkBackbone.from_pretrained", refuse)
     places = {

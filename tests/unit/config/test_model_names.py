@@ -22,6 +22,7 @@ def test_every_packaged_name_has_one_source(kind: str) -> None:
 def test_the_promised_names_exist() -> None:
     assert {"micro", "wan2.1-1.3b", "wan2.1-1b", "wan2.1-14b", "wan2.2-5b"} <= set(model_names("video"))
     assert {"micro", "any4d", "vggt"} <= set(model_names("geometry"))
+    assert model_names("lgm") == ["micro"]
 
 
 def test_no_name_is_used_twice() -> None:

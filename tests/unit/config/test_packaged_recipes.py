@@ -1,6 +1,7 @@
 """Every recipe in the package: it loads, and says what it promises to say."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,26 @@ def test_paper_index_lists_the_settings_of_the_paper() -> None:
     assert {(stage, setting) for stage in ("train-lgm", "train") for setting in papers} <= listed
     assert {("train-lgm", "epochs"), ("train-lgm", "warmup_steps"), ("train", "group_size")} <= listed
     assert {("train", "clip_eps"), ("train", "kl_coef"), ("train", "train_steps")} <= listed
+
+
+FILES = {"output", "lgm_path", "real_videos", "prompts", "evaluation_prompts"}
+"""Settings that name files, of which the index says so once for all."""
+
+
+def stated(values: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """Dotted names of the settings that a recipe states."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from stated(value, f"{place}{name}.")
+        else:
+            yield place + name
+
+
+@pytest.mark.parametrize("family", WAN)
+@pytest.mark.parametrize("stage", ["train-lgm", "train"])
+def test_every_line_of_a_wan_recipe_has_its_row_in_the_paper_index(family: str, stage: str) -> None:
+    rows = {setting for row_stage, setting, _ in paper_index_rows() if row_stage in (stage, "train")}
+    assert set(stated(read_recipe(f"{family}/{stage}").values)) - FILES <= rows
 
 
 @pytest.mark.parametrize(("stage", "setting", "shown"), paper_index_rows())

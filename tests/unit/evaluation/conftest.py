@@ -9,6 +9,8 @@ from example_gate import make_gate
 
 from vggrpo.evaluation import Alarm, EvaluationRecords, RewardTiming, Timing, compare, reward_agreement
 from vggrpo.evaluation.report import (
+    Clipping,
+    ClippingSpan,
     Curve,
     Figure,
     LayerSearchData,
@@ -17,6 +19,7 @@ from vggrpo.evaluation.report import (
     Stage,
     VideoPair,
 )
+from vggrpo.io import Histogram
 from vggrpo.viewer import Scene4D
 from vggrpo.world import render_clips, sample_scene
 
@@ -88,6 +91,12 @@ def report_data(make_records: MakeRecords) -> ReportData:
             Curve("Reward", "motion", list(range(30)), rng.normal(size=30).tolist()),
             Curve("Check", "jerk", [0, 1, 2], [0.6, float("nan"), 0.5], [0.5, 0.5, 0.4], [0.7, 0.7, 0.6]),
         ],
+        clipping=Clipping(
+            [
+                ClippingSpan(label, Histogram((-3.0, -1.0, 1.0, 3.0), counts), {0: 0.5, 1: 0.125})
+                for label, counts in (("iteration 1", (1.0, 2.0, 1.0)), ("iteration 9", (0.0, 3.0, 1.0)))
+            ]
+        ),
         layer_search=LayerSearchData(["E0", "E1", "F"], {"held-out error": [0.3, 0.4, 0.6]}, "E1", 80, 20),
         agreement={"base model": reward_agreement(before), "aligned model": reward_agreement(after)},
         gate=make_gate(),

@@ -21,6 +21,7 @@ class ExampleSettings(Settings):
     steps: int = 10
     nested: Nested = Nested()
     note: str | None = None
+    allow_changes: tuple[str, ...] = ()
 
 
 def write_step(step: int) -> Callable[[Path], None]:
@@ -66,7 +67,8 @@ def test_other_settings_are_listed_and_refused(run: RunFolder) -> None:
     other = ExampleSettings(steps=20, nested=Nested(rate=2e-5, shape=(1, 3)), note="x")
     with pytest.raises(RunError, match="made with other settings") as caught:
         RunFolder.open(run.path, other)
-    lines = str(caught.value).splitlines()[1:-1]
+    *lines, remedy = str(caught.value).splitlines()[1:]
+    assert remedy.endswith("or add --allow-changes steps nested.rate nested.shape note")
     assert lines == [
         "  steps: 10 in the run, 20 now",
         "  nested.rate: 1e-05 in the run, 2e-05 now",
@@ -75,10 +77,31 @@ def test_other_settings_are_listed_and_refused(run: RunFolder) -> None:
     ]
 
 
+def test_changes_that_are_allowed_by_name_become_the_runs(
+    run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"steps": 20, "nested": Nested(rate=2e-5, shape=(1, 3)), "resume": True}
+    with pytest.raises(RunError, match=r"(?s)nested\.shape: .*--allow-changes nested\.shape$") as caught:
+        RunFolder.open(run.path, ExampleSettings(**changes, allow_changes=("steps", "nested.rate")))
+    assert "steps: " not in str(caught.value)
+    with caplog.at_level(logging.WARNING):
+        RunFolder.open(run.path, ExampleSettings(**changes, allow_changes=("steps", "nested")))
+    assert "goes on with another setting, as allowed: steps: 10 in the run, 20 now" in caplog.text
+    stored = load_recipe(run.path / "config.yaml", ExampleSettings)
+    assert stored == ExampleSettings(steps=20, nested=Nested(rate=2e-5, shape=(1, 3)))
+    RunFolder.open(run.path, stored)
+
+
+def test_a_name_that_is_no_setting_is_refused(run: RunFolder) -> None:
+    for name in ("stepz", "nested.rat", "nest"):
+        with pytest.raises(RunError, match=f"allow_changes names {name}, which is no setting"):
+            RunFolder.open(run.path, ExampleSettings(allow_changes=(name,)))
+
+
 def test_settings_of_another_version_are_listed(run: RunFolder) -> None:
     class Newer(ExampleSettings):
         added: int = 3
-        free_on_resume: ClassVar[frozenset[str]] = frozenset({"output", "resume", "note"})
+        free_on_resume: ClassVar[frozenset[str]] = frozenset({"output", "resume", "note", "allow_changes"})
 
     with pytest.raises(RunError, match="added: absent in the run, 3 now"):
         RunFolder.open(run.path, Newer(note="may differ"))
@@ -147,6 +170,34 @@ def test_pruning_spares_what_was_just_written_below_a_damaged_newer_one(run: Run
     assert latest.step == 2
 
 
+def test_damaged_checkpoints_do_not_count_among_the_newest_that_are_kept(run: RunFolder) -> None:
+    for step in (1, 2, 3):
+        run.save_checkpoint(step, write_step(step))
+    (run.checkpoints / "step_000003" / "weights.bin").unlink()
+    run.save_checkpoint(4, write_step(4), keep_last=2)
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step_000002", "step_000004"]
+    (run.checkpoints / "step_000004" / "weights.bin").unlink()
+    latest = run.latest_checkpoint()
+    assert latest is not None
+    assert latest.step == 2
+
+
+def test_a_checkpoint_that_cannot_be_read_is_passed_over(
+    run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2):
+        run.save_checkpoint(step, write_step(step))
+
+    def read(folder: Path) -> None:
+        if (folder / "weights.bin").read_bytes()[0] == 2:
+            raise CorruptFileError(f"{folder} is of another model")
+
+    latest = run.latest_checkpoint(read)
+    assert latest is not None
+    assert latest.step == 1
+    assert "step_000002 is of another model; continuing from step 1" in caplog.text
+
+
 def test_only_damaged_checkpoints_are_an_error(run: RunFolder) -> None:
     saved = run.save_checkpoint(1, write_step(1))
     (saved.path / "weights.bin").unlink()
@@ -193,5 +244,10 @@ def test_leftovers_of_a_killed_process_are_removed_on_resume(run: RunFolder) -> 
     (run.path / ".metrics.partial-4567.jsonl").touch()
     RunFolder.open(run.path, ExampleSettings())
     assert [p.name for p in run.checkpoints.iterdir()] == ["step_000001"]
-    assert sorted(p.name for p in run.path.iterdir()) == ["checkpoints", "config.yaml", "samples"]
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "samples",
+    ]
     assert list(run.samples.iterdir()) == []

@@ -163,6 +163,6 @@ def test_a_connector_without_them_is_refused(latent_spec: LatentSpec) -> None:
 def test_one_view_cannot_show_the_others_special_tokens(make_clips: MakeClips) -> None:
     latents, frames = make_clips(4, 0)
     clips = [(latents[:, :, :1], frames[:, :1])]
-    with pytest.raises(ValueError, match="the clips have one view, but A1 needs the special tokens of later"):
+    with pytest.raises(ValueError, match="the clips have one view, but A1 needs the tokens of later views"):
         find_layer(tiny_vggt(), clips, 1, ["A1"], downstream_clips=0)
     assert find_layer(tiny_vggt(), clips, 1, ["E1", "A0"], downstream_clips=0).num_fit_clips == 3

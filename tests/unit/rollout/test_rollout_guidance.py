@@ -165,7 +165,7 @@ def test_the_paper_guides_steps_20_and_40_of_50_and_a_window_of_levels_narrows_i
 
 
 def test_guided_sampling_needs_no_autoencoder(wan_policy, embeds, monkeypatch):
-    monkeypatch.setattr("vggrpo.backbones.wan.backbone.load_vae", None)
+    monkeypatch.setattr("vggrpo.backbones.pipelines.backbone.load_module", None)
     guidance = RewardGuidance(latent_reward(), 100.0, interval=2)
     latents = sample_ode(
         wan_policy, embeds[0][:1], SCHEDULE, seeds=[1], latent_shape=SHAPE, guidance=guidance

@@ -186,7 +186,7 @@ def test_micro_batches_and_progress(linear_policy, embeds):
 def test_a_policy_that_diverged_is_named(linear_policy, embeds):
     with torch.no_grad():
         linear_policy.lora.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"velocity is not finite at sigma 0\.999999"):
+    with pytest.raises(FloatingPointError, match=r"velocity at sigma 0\.999999 is not finite"):
         draw(linear_policy, embeds)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from tiny_lgm import save_geometry_model
-from tiny_trainer import tiny_trainer
 
+from tiny_trainer import tiny_trainer
 from vggrpo.rewards import SceneReward
 from vggrpo.training.trainer import VGGRPOTrainer
 

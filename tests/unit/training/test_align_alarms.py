@@ -1,5 +1,6 @@
-"""`vggrpo train` on tiny models: alarms, the best policy, and evaluations of the finished run."""
+"""`vggrpo train` on tiny models: alarms, report, the best policy, and evaluations of the finished run."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from tiny_lgm import save_trained_geometry_model
 from vggrpo.backbones import load_geometry_backbone, load_video_backbone
 from vggrpo.cli.main import main
 from vggrpo.config import ConfigError, TrainSettings, load_recipe
-from vggrpo.evaluation import EvaluationRecords
-from vggrpo.io import load_tensors, read_json, read_records, verify_manifest
+from vggrpo.evaluation import EvaluationRecords, KeyFrameTeacher
+from vggrpo.evaluation.catalogue import describe
+from vggrpo.evaluation.report import render_report
+from vggrpo.io import RunFolder, load_tensors, read_json, read_records, verify_manifest
 from vggrpo.lgm import LatentGeometryModel, find_layer, teacher_frames
 from vggrpo.training.align import held_out_settings
 from vggrpo.training.evaluate_policy import evaluate_policy
+from vggrpo.training.report import run_report
 from vggrpo.training.trainer import VGGRPOTrainer
 from vggrpo.training.watch import independent_score
 from vggrpo.world import render_clips, sample_scene
@@ -112,6 +116,67 @@ def test_a_run_without_alarms_says_so_and_ends_with_its_last_policy(finished: Pa
     assert len(raised) == 5
     assert set().union(*(record.values() for record in raised)) == {0}
     assert same_tensors(finished / "lora", finished / "checkpoints" / "step_000004" / "lora")
+
+
+def test_every_name_that_a_run_writes_is_defined_in_the_docs(finished: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text("utf-8")
+    documented = {name for line in page.splitlines() for name in re.findall(r"`([^`]+)`", line)}
+    patterns = [re.compile(re.sub("<[a-z]+>", "[a-z_]+", re.escape(name))) for name in documented]
+
+    def is_defined(name: str) -> bool:
+        return any(pattern.fullmatch(name) for pattern in patterns)
+
+    names: set[str] = set()
+    for file in ("metrics.jsonl", "histograms.jsonl"):
+        for record in read_records(finished / file):
+            names |= record.keys() - {"step"}
+    assert {"policy/ratio_histogram", "policy/clipped_by_step", "time/evaluation", "policy/kl"} <= names
+    held_out = {name.removeprefix("evaluation/") for name in names if name.startswith("evaluation/")}
+    own = {name for name in names if not name.startswith("evaluation/")}
+    assert [name for name in sorted(own | held_out) if not is_defined(name)] == []
+    assert "evaluation/<metric>" in documented
+    assert all(describe(name).meaning for name in held_out)
+    assert not is_defined("policy/undefined")
+
+
+def test_histograms_count_every_transition_and_agree_with_the_metrics(tiny: Tiny, finished: Path) -> None:
+    settings = tiny.settings("finished")
+    metrics = {r["step"]: r for r in read_records(finished / "metrics.jsonl") if "policy/clip_frac" in r}
+    histograms = RunFolder(finished, settings).read_histograms()
+    assert [step for step, _ in histograms] == sorted(metrics) == [1, 2, 3, 4]
+    transitions = settings.group_size * (STEPS - 1)
+    for step, found in histograms:
+        ratio, clipped = found["policy/ratio_histogram"], found["policy/clipped_by_step"]
+        assert ratio.total == transitions
+        assert clipped.total == pytest.approx(metrics[step]["policy/clip_frac"] * transitions)
+        assert clipped.edges == (-0.5, 0.5, 1.5)
+        at_one = next(i for i, edge in enumerate(ratio.edges) if edge > 0) - 1
+        assert ratio.counts[at_one] >= transitions / 2, "the first of two updates is on policy"
+
+
+def test_the_report_is_that_of_the_newest_evaluation(finished: Path) -> None:
+    page = (finished / "report.html").read_text("utf-8")
+    sections = set(re.findall(r'<section id="(\w+)"', page))
+    assert {"videos", "figures", "curves", "clipping", "alarms", "stages", "settings"} <= sections
+    assert "ran 4 iterations" in page
+    assert "the training goes on" not in page
+    assert page.count("<video") >= 2
+    assert list((finished / "tensorboard").glob("events.*"))
+
+
+def test_the_report_of_a_run_that_goes_on_says_so(tiny: Tiny) -> None:
+    settings = tiny.settings("finished")
+    geometry, video = (
+        load_geometry_backbone(settings.geometry_model),
+        load_video_backbone(settings.base_model),
+    )
+    teacher = KeyFrameTeacher(geometry, video.latent_spec)
+    first, third = (run_report(settings, i, teacher, torch.device("cpu")) for i in (0, 3))
+    assert not first.comparisons
+    assert "the training goes on" in first.remarks[0]
+    assert "before the next evaluation" in render_report(first)
+    assert third.remarks[0] == "Iteration 3 of 4: the training goes on."
+    assert max(step for curve in third.curves for step in curve.steps) == 3
 
 
 def test_the_best_policy_outlives_its_checkpoint(finished: Path, tiny: Tiny) -> None:

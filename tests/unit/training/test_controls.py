@@ -1,8 +1,8 @@
 """Does training do what it says? A learnable reward gains on held-out noises, and the controls do not."""
 
 import torch
-from formula_lgm import AlwaysOne, StandsRight
 
+from formula_lgm import AlwaysOne, StandsRight
 from vggrpo.rollout import sample_ode
 from vggrpo.training import group_advantages
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from tiny_models import tiny_vggt, tiny_wan
-from vggrpo.backbones.wan.report import pipeline_report
+from vggrpo.backbones.pipelines.report import pipeline_report
 from vggrpo.cli.main import main
 from vggrpo.config import ConfigError, resolve_model
 from vggrpo.training.doctor import machine, report_weights, software, weights

@@ -5,11 +5,13 @@ import signal
 import threading
 
 import pytest
+import torch
 
-from vggrpo.training.interrupt import deferred_stop
+from vggrpo.training.interrupt import Stopped, deferred_stop, undone_if_stopped
+from vggrpo.training.ranks import Ranks
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_the_first_signal_is_remembered_until_the_check(signum):
     with deferred_stop() as stop:
         stop.check()
@@ -24,6 +26,63 @@ def test_a_second_signal_interrupts_at_once():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_context_within_another_shares_its_request():
+    with deferred_stop() as outer:
+        with deferred_stop() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert inner.requested
+        assert outer.requested, "what came within the inner context is not lost after it"
+        with deferred_stop() as later, pytest.raises(Stopped):
+            later.check()
+    with deferred_stop() as fresh:
+        fresh.check()
+
+
+def test_work_that_is_stopped_ends_at_the_blocks_end():
+    done = []
+
+    def work(stop):
+        with stop.together(Ranks()):
+            done.append("begun")
+            os.kill(os.getpid(), signal.SIGTERM)
+            stop.check()
+            done.append("over")
+
+    with deferred_stop() as stop:
+        with pytest.raises(Stopped):
+            work(stop)
+        with pytest.raises(Stopped), stop.together(Ranks()):
+            done.append("without a check")
+    assert done == ["begun", "without a check"]
+
+
+def test_weights_and_optimizer_return_to_where_they_were_when_stopped():
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter], lr=0.1)
+
+    def step():
+        optimizer.zero_grad()
+        parameter.square().sum().backward()
+        optimizer.step()
+
+    step()
+    before, moment = parameter.detach().clone(), optimizer.state[parameter]["exp_avg"].clone()
+
+    def stopped_after_a_step():
+        with undone_if_stopped([parameter], optimizer):
+            step()
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        stopped_after_a_step()
+    assert torch.equal(parameter, before)
+    assert torch.equal(optimizer.state[parameter]["exp_avg"], moment)
+    assert float(optimizer.state[parameter]["step"]) == 1
+    with undone_if_stopped([parameter], optimizer):
+        step()
+    assert not torch.equal(parameter, before)
 
 
 def test_earlier_handlers_return_whatever_happens():

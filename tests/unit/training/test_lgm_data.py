@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny_lgm import lgm_settings
 
-from vggrpo.backbones import load_geometry_backbone, load_video_backbone
+from vggrpo.backbones import dpt, load_geometry_backbone, load_video_backbone
 from vggrpo.config import ConfigError
 from vggrpo.lgm import Connector, LatentGeometryModel, teacher_frames
-from vggrpo.training.lgm import DistillationJob, scene_quality
-from vggrpo.training.lgm_data import ClipMaker, clip_frames, teacher_scene, weights_fingerprint
+from vggrpo.training.lgm import DistillationJob, make_trainable, scene_quality
+from vggrpo.training.lgm_data import TEACHER, ClipMaker, clip_frames, teacher_scene, weights_fingerprint
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.sources import open_videos
 
@@ -112,7 +112,7 @@ def test_fingerprint_feels_one_weight():
 @pytest.fixture
 def job(lgm_models, tmp_path):
     def make_job(**changes):
-        made = maker(lgm_models, tmp_path / "clips", **changes)
+        made = maker(lgm_models, tmp_path / "clips", **({"lora_rank": 2, "lora_alpha": 2.0} | changes))
         s = made.settings
         # More clips than are trained on, as the layer search may want.
         training = [make(made, "real", s.real_clips + 2), make(made, "generated", s.generated_clips + 1)]
@@ -122,7 +122,7 @@ def job(lgm_models, tmp_path):
         torch.manual_seed(0)
         connector = Connector(4, point.width, (2, 2), point.num_special_tokens)
         model = LatentGeometryModel(made.geometry, connector, "E1", made.video.latent_spec, "tiny", "tiny")
-        model.add_lora(2, 2.0)
+        make_trainable(model, s)
         return DistillationJob(s, model, training, held_out, states)
 
     return make_job
@@ -138,6 +138,57 @@ def test_an_epoch_trains_on_every_clip_once_and_on_no_other(job):
     assert torch.equal(loss, again)
     assert not torch.equal(loss, other)
     assert all(name.startswith("lgm/") for name in figures)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_micro_batches_add_up_to_the_batch(job, size):
+    made = job(batch_size=3, micro_batch=size)
+    made.model.double()
+    # Unequal numbers of pixels count, and every clip still counts alike.
+    made.caches = [[blinded(clip, index) for index, clip in enumerate(cache)] for cache in made.caches]
+    parameters = made.model.trainable_parameters()
+
+    def gradients(parts):
+        made.model.zero_grad()
+        losses, figures = zip(*((backward(loss), shares) for loss, shares in parts), strict=True)
+        grads = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
+        return sum(losses), {name: sum(f[name] for f in figures) for name in figures[0]}, grads, len(losses)
+
+    def backward(loss):
+        loss.backward()
+        return loss.item()
+
+    whole, in_parts = gradients([made.loss(0)]), gradients(made.losses(0))
+    assert in_parts[3] == -(-3 // size)
+    assert in_parts[0] == pytest.approx(whole[0], rel=1e-10)
+    assert in_parts[1] == pytest.approx(whole[1], rel=1e-10)
+    assert in_parts[2].keys() == whole[2].keys()
+    for name, gradient in whole[2].items():
+        torch.testing.assert_close(in_parts[2][name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def blinded(clip, number):
+    """A clip in float64 whose teacher saw nothing in the first `number` rows."""
+    clip = {name: value.double() if value.is_floating_point() else value for name, value in clip.items()}
+    clip[f"{TEACHER}depth_z"] = clip[f"{TEACHER}depth_z"].clone()
+    clip[f"{TEACHER}depth_z"][:, :number] = torch.inf
+    return clip
+
+
+def test_recomputed_blocks_and_heads_give_the_same_gradients(job, monkeypatch):
+    monkeypatch.setattr(dpt, "PIXELS_AT_ONCE", 16 * 16)  # a view at once
+    gradients = []
+    for checkpointing in (False, True):
+        made = job(batch_size=2, gradient_checkpointing=checkpointing, block_weight=0.5)
+        for name, parameter in made.model.trainable_parameters().items():
+            if "lora_B" in name:  # or the other factors would have no gradient
+                parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+        made.loss(0)[0].backward()
+        gradients.append({name: p.grad for name, p in made.model.trainable_parameters().items()})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert sum(gradient.abs().max() > 0 for gradient in gradients[0].values()) > 0.9 * len(gradients[0])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_without_generated_clips_only_real_ones_are_trained_on(job):

@@ -10,14 +10,14 @@ from torch import nn
 
 from vggrpo.config import LoopSettings
 from vggrpo.config.pretrain import PretrainSettings
-from vggrpo.io import RunFolder, load_tensors, make_generator, verify_manifest
-from vggrpo.training.loop import WeightAverage, require_finite, run_job
+from vggrpo.io import RunFolder, load_tensors, make_generator, read_records, verify_manifest
+from vggrpo.training.loop import Job, WeightAverage, require_finite, run_job
 from vggrpo.training.muon import muon_and_adamw
 
 STEPS = 9
 
 
-class Regression:
+class Regression(Job):
     """A small network fits a random linear map; batches are drawn by step."""
 
     name = "fit"
@@ -209,6 +209,31 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
     saved = checkpoint_tensors(folder)["network.safetensors"]
     assert folder.latest_checkpoint().step == 3
     assert all(torch.equal(parameter, saved[name]) for name, parameter in job.network.named_parameters())
+
+
+def test_a_loss_in_parts_adds_up(tmp_path):
+    class InTwoParts(Regression):
+        def losses(self, step):
+            loss, figures = self.loss(step)
+            yield 0.25 * loss, {name: 0.25 * value for name, value in figures.items()}
+            # The first part's backward pass is done: its graph is gone, and a part has its own.
+            loss, figures = self.loss(step)
+            yield 0.75 * loss, {name: 0.75 * value for name, value in figures.items()}
+
+    loop = settings(log_every=1)
+    folders = [run_folder(tmp_path / name, loop) for name in ("whole", "parts")]
+    for folder, job in zip(folders, (Regression(loop), InTwoParts(loop)), strict=True):
+        run_job(job, folder, loop)
+    whole, parts = (checkpoint_tensors(folder)["network.safetensors"] for folder in folders)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
+    for name in ("loss", "grad_norm", "fit/step"):
+        one, other = (
+            [record[name] for record in read_records(folder.path / "metrics.jsonl") if name in record]
+            for folder in folders
+        )
+        assert len(one) == STEPS
+        assert other == pytest.approx(one, rel=1e-3)
 
 
 def test_a_long_gradient_is_clipped_to_grad_clip(tmp_path):

@@ -134,7 +134,7 @@ def test_only_the_loss_carries_a_gradient():
     assert old.grad is None
     assert advantages.grad is None
     others = [value for name, value in vars(result).items() if name != "loss"]
-    assert len(others) == 6
+    assert len(others) == 8
     assert not any(value.requires_grad for value in others)
     assert set(result.metrics()) >= {"policy/ratio_mean", "policy/clip_frac", "policy/kl"}
 

@@ -8,24 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_lgm import lgm_settings
-from tiny_trainer import tiny_trainer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from tiny_models import tiny_latent_geometry
-from vggrpo.backbones import load_geometry_backbone, load_video_backbone
-from vggrpo.backbones.wan.lora import add_lora
+from tiny_trainer import tiny_trainer
+from vggrpo.backbones import dpt, load_geometry_backbone, load_video_backbone
+from vggrpo.backbones.pipelines.lora import add_lora
 from vggrpo.backbones.wan.official import OFFICIAL
 from vggrpo.cli.main import main
 from vggrpo.config import ConfigError, LGMSettings, TrainSettings, load_recipe
 from vggrpo.lgm import Connector, LatentGeometryModel, distillation_loss
+from vggrpo.training.lgm import make_trainable
 from vggrpo.training.plan import Assumptions, models, plan_lgm, plan_training
 from vggrpo.training.plan.counting import empty_weights, measure, num_parameters, without_values
 from vggrpo.training.plan.models import VideoPlan
 from vggrpo.training.plan.plan import CUDA_BYTES, GIB, Phase, Remedy, problems
 from vggrpo.training.plan.train import TrainPlanner, remedies
 from vggrpo.training.plan.train_lgm import LGMPlanner
+from vggrpo.training.plan.train_lgm import remedies as lgm_remedies
 
 aten = torch.ops.aten
 WITHIN = 0.05
@@ -49,8 +51,17 @@ def counted(run) -> float:
     [
         {"cfg_scale": 3.0},
         {"cfg_scale": 1.0, "kl_coef": 0.0, "rollout_batch": 2, "update_batch": 2},
+        {"cfg_scale": 1.0, "kl_coef": 0.0, "sde_window_length": 1, "off_window_coef": 0.1},
         {"cfg_scale": 1.0, "gradient_checkpointing": True, "sde_window_length": 1},
         {"train_steps": 4, "shared_noise": True, "sde_window_start": 2, "sde_window_length": 1},
+        {"train_steps": 7, "sde_window_start": 2, "sde_window_length": 1, "ode_solver": "heun"},
+        {
+            "train_steps": 8,
+            "sde_window_length": 2,
+            "ode_solver": "unipc",
+            "ode_stride": 2,
+            "trajectory_dtype": "bfloat16",
+        },
     ],
 )
 def test_operations_of_an_iteration_are_those_of_a_measured_one(tiny_pipeline, tmp_path, changes):
@@ -77,8 +88,8 @@ def test_operations_of_an_iteration_are_those_of_a_measured_one(tiny_pipeline, t
     assert phases["rollout"].flops == pytest.approx(rollout, rel=WITHIN)
     assert phases["LGM"].flops == pytest.approx(score, rel=WITHIN)
     assert phases["update"].flops == pytest.approx(update, rel=WITHIN)
-    states = groups[0].states
-    assert planner.trajectory_bytes == states.numel() * states.itemsize
+    kept = (groups[0].states, groups[0].latents)
+    assert planner.trajectory_bytes == sum(tensor.numel() * tensor.itemsize for tensor in kept)
 
 
 def test_operations_of_a_distillation_are_those_of_a_measured_one(lgm_models):
@@ -105,6 +116,29 @@ def test_operations_of_a_distillation_are_those_of_a_measured_one(lgm_models):
     distil = counted(lambda: distillation_loss(model(latents), scene)[0].backward())
     assert costs.distil.flops == pytest.approx(distil, rel=WITHIN)
     assert planner.steps == 5 * 20 // 2
+
+
+def test_a_distillation_with_less_memory_has_the_operations_of_a_measured_one(lgm_models, monkeypatch):
+    monkeypatch.setattr(dpt, "PIXELS_AT_ONCE", 16 * 16)  # a view at once
+    plain = lgm_settings(lgm_models, stitch_point="M2", num_frames=17, lora_rank=2)
+    frugal = plain.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
+    whole, less = (LGMPlanner(settings).costs().distil for settings in (plain, frugal))
+    assert less.peak < whole.peak / 3
+
+    video = load_video_backbone(frugal.base_model)
+    geometry = load_geometry_backbone(frugal.geometry_model)
+    connector = Connector.for_point(geometry.stitch_point("M2"), 4, (2, 2))
+    model = LatentGeometryModel(geometry, connector, "M2", video.latent_spec, "tiny", "tiny")
+    make_trainable(model, frugal)
+    clips = torch.randn(2, *video.latent_shape(17, 16, 16)).split(1)
+    scenes = [model(latents).detach() for latents in clips]
+
+    def distil() -> None:
+        for latents, scene in zip(clips, scenes, strict=True):
+            distillation_loss(model(latents), scene)[0].backward()
+
+    assert less.flops == pytest.approx(counted(distil), rel=WITHIN)
+    assert less.flops > 1.1 * whole.flops
 
 
 def blocks(number: int, device: str) -> nn.ModuleList:
@@ -210,6 +244,16 @@ def test_what_does_not_fit_is_named_with_the_first_remedy_that_helps():
     assert "with --b it still needs 85.0 GiB, so lower --height" in found[1]
     assert problems([phase("update", 70)], choices, measured, Assumptions(100, 80)) == []
     assert problems([phase("update", 79)], [], measured, Assumptions(100, 80)) != []
+
+
+def test_remedies_of_a_distillation_begin_with_those_that_change_nothing():
+    settings = load_recipe("micro/train-lgm", LGMSettings)
+    found = lgm_remedies(settings)
+    assert found[0].flags == "--gradient-checkpointing"
+    assert found[1].flags == "--gradient-checkpointing --micro-batch 1"
+    assert found[2].settings.batch_size == settings.batch_size // 2
+    for remedy in found:
+        LGMSettings.model_validate(remedy.settings.model_dump())
 
 
 def test_remedies_keep_the_rules_of_the_settings():

@@ -1,42 +1,21 @@
 """Several processes compute what one computes: advantages, gradients, weights."""
 
-import socket
-from collections.abc import Callable
+import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from tiny_trainer import tiny_trainer
 
+from processes import in_ranks
+from tiny_trainer import tiny_trainer
 from vggrpo.config import ConfigError
 from vggrpo.training import group_advantages
+from vggrpo.training import trainer as trainer_module
 from vggrpo.training.ranks import Ranks, open_ranks, require_shares
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _enter(
-    rank: int, size: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...], out: Path
-) -> None:
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=size)
-    torch.save(work(Ranks(rank, size), *arguments), out / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def in_ranks(size: int, work: Callable[..., Any], folder: Path, *arguments: object) -> list[Any]:
-    """What `work(ranks, *arguments)` returns in each of `size` processes."""
-    folder.mkdir()
-    mp.spawn(_enter, (size, free_port(), work, arguments, folder), nprocs=size)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
+from vggrpo.training.rendezvous import agree_on_name
 
 
 @pytest.mark.parametrize(("group_size", "size"), [(4, 2), (5, 2), (7, 3), (64, 5)])
@@ -132,6 +111,34 @@ def test_two_processes_compute_what_one_does(tiny_pipeline: Path, tmp_path: Path
     assert torch.equal(together[0]["gradient"], together[1]["gradient"])
 
 
+def weights_in_float64(ranks: Ranks, pipeline: Path, output: Path) -> torch.Tensor:
+    """The policy's weights after an iteration of which everything is computed in float64."""
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    trainer_module.STORED["float32"] = torch.float64
+    trainer = tiny_trainer(
+        pipeline, output, ranks=ranks, group_size=5, kl_coef=0.1, rollout_batch=3, update_batch=2
+    )
+    trainer.policy.transformer.double()
+    trainer.prompt_embeds = trainer.prompt_embeds.double()
+    start = torch.cat([parameter.detach().flatten() for parameter in trainer.parameters])
+    trainer.train(until=1)
+    weights = torch.cat([parameter.detach().flatten() for parameter in trainer.parameters])
+    assert weights.dtype == torch.float64
+    assert (weights - start).abs().max() > 1e-3
+    return weights
+
+
+def test_updated_weights_of_two_processes_are_those_of_one(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """In float64: AdamW makes full-size steps of the smallest gradients, so float32 rounding shows."""
+    alone, together = (
+        in_ranks(size, weights_in_float64, tmp_path / f"{size}", tiny_pipeline, tmp_path / f"run_{size}")
+        for size in (1, 2)
+    )
+    assert torch.equal(together[0], together[1])
+    torch.testing.assert_close(together[0], alone[0], rtol=0, atol=1e-6)
+
+
 def two_iterations(ranks: Ranks, pipeline: Path, output: Path) -> dict[str, torch.Tensor]:
     trainer = tiny_trainer(pipeline, output, ranks=ranks, group_size=5, checkpoint_every=1)
     trainer.train(until=2)
@@ -163,6 +170,34 @@ def test_shares_that_do_not_come_out_are_refused(tiny_pipeline: Path, tmp_path: 
     require_shares(Ranks(0, 2), rounded)
     with pytest.raises(ConfigError, match=r"4 samples of a group .* for 4 processes in batches of 2"):
         require_shares(Ranks(0, 4), rounded)
+
+
+def meet_in_threads(store: dist.Store, size: int, late: int) -> list[str]:
+    """The names that `size` ranks agree on over a store, of which one comes after the others."""
+    names = [""] * size
+
+    def come(rank: int) -> None:
+        names[rank] = agree_on_name(store, rank, size, timedelta(seconds=20))
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in range(size)]
+    for thread in threads[:late] + threads[late + 1 :]:
+        thread.start()
+    threads[late].start()
+    for thread in threads:
+        thread.join()
+    return names
+
+
+def test_ranks_that_start_again_do_not_find_what_the_dead_have_left() -> None:
+    store = dist.HashStore()
+    starts = [meet_in_threads(store, 3, late) for late in (0, 1, 2, 0)]
+    assert all(len(set(names)) == 1 for names in starts)
+    assert len({names[0] for names in starts}) == 4
+
+
+def test_a_rank_that_does_not_come_is_named() -> None:
+    with pytest.raises(TimeoutError, match=r"rank 1 of 2 has not come within 0:00:00.1"):
+        agree_on_name(dist.HashStore(), 0, 2, timedelta(seconds=0.1))
 
 
 def test_without_torchrun_there_is_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:

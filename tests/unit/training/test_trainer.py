@@ -6,9 +6,10 @@ import signal
 
 import pytest
 import torch
-from formula_lgm import AlwaysOne, FailsBehind, StandsRight
 
+from formula_lgm import AlwaysOne, FailsBehind, StandsRight
 from vggrpo.io import load_tensors, verify_manifest
+from vggrpo.rollout import off_window_distance
 from vggrpo.training import group_advantages
 
 
@@ -68,6 +69,7 @@ def test_metrics_have_their_names(make_trainer):
         *("group/frac_zero_std", "group/frac_invalid"),
         *(f"policy/{name}" for name in ("loss", "surrogate", "ratio_mean", "ratio_deviation", "clip_frac")),
         *(f"policy/{name}" for name in ("approx_kl", "kl", "grad_norm")),
+        *("cost/denoiser_forwards", "cost/denoiser_backwards"),
         *(f"time/{phase}" for phase in ("rollout", "score", "update")),
     }
     assert all(math.isfinite(value) for value in metrics.values())
@@ -172,6 +174,26 @@ def test_gradient_is_that_of_the_objective(make_trainer):
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_outside_the_window_the_gradient_is_that_of_the_distance_to_the_base_model(make_trainer, size):
+    """With advantages of zero and no KL nothing else is left; a level is shared by a group's members."""
+    trainer = make_trainer(
+        update_batch=size, kl_coef=0.0, off_window_coef=0.5, skip_flat_groups=False, grad_clip=1e9
+    )
+    with torch.no_grad():
+        for parameter in trainer.parameters:
+            parameter.add_(0.05)
+    groups = rollouts(trainer)
+    outside = trainer.schedule.sigmas[trainer.settings.sde_window.stop :].tolist()[:-1]
+    assert len(outside) == 1  # every step but the last is stochastic
+    distances = [off_window_distance(trainer.policy, group, outside[0]) for group in groups]
+    expected = torch.autograd.grad(0.5 * torch.stack(distances).mean(), trainer.parameters)
+    expected = torch.cat([gradient.flatten() for gradient in expected])
+    gradient = gradient_of_update(trainer, groups, torch.zeros(2, 4))
+    assert expected.norm() > 0
+    assert (gradient - expected).norm() < 1e-4 * expected.norm()
+
+
 def test_later_updates_on_a_rollout_are_clipped(make_trainer):
     trainer = make_trainer(updates_per_rollout=4, group_size=8, clip_eps=1e-4)
     metrics = trainer.step()
@@ -199,7 +221,7 @@ def test_a_lora_that_does_not_start_as_zero_is_refused(make_trainer):
 def test_a_gradient_that_is_not_finite_updates_nothing(make_trainer):
     trainer = make_trainer()
     before, groups = policy_of(trainer), rollouts(trainer)
-    with pytest.raises(FloatingPointError, match="policy loss of prompt prompt-"):
+    with pytest.raises(FloatingPointError, match=r"policy loss is not finite \(prompt prompt-"):
         trainer.update(groups, torch.full((2, 4), torch.inf))
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy_of(trainer).items())
 
@@ -231,7 +253,7 @@ def test_resumed_is_the_run_that_was_not_interrupted(make_trainer, reward):
     assert_same_run(resumed, straight)
 
 
-def test_a_signal_saves_at_the_iterations_end(make_trainer):
+def test_a_signal_stops_within_the_iteration_and_saves_the_state_before_it(make_trainer):
     class Stops(StandsRight):
         def score(self, scene):
             if trainer.iteration == 1:
@@ -242,7 +264,7 @@ def test_a_signal_saves_at_the_iterations_end(make_trainer):
     with pytest.raises(KeyboardInterrupt):
         trainer.train(until=4)
     checkpoint = trainer.run.latest_checkpoint()
-    assert checkpoint.step == trainer.iteration == 2
+    assert checkpoint.step == trainer.iteration == 1
     verify_manifest(checkpoint.path)
 
     straight = make_trainer(name="straight", checkpoint_every=4)

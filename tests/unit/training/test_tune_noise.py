@@ -319,6 +319,6 @@ def test_two_prompts_are_too_few(tune, tmp_path):
 
 def test_the_run_folder_holds_what_it_says(finished):
     run, _ = finished
-    names = {"config.yaml", "inputs.json", "cells", "samples", "text"}
+    names = {".lock", "config.yaml", "inputs.json", "cells", "samples", "text"}
     names |= {f"tune_noise.{suffix}" for suffix in ("json", "csv", "png")}
     assert {path.name for path in Path(run).iterdir()} == names

@@ -4,11 +4,8 @@ from pathlib import Path
 
 import torch
 
-from tiny_models import tiny_any4d_config
-from vggrpo.backbones.any4d import Any4D
+from tiny_models import tiny_any4d, trained_tiny_any4d
 from vggrpo.config import LGMSettings
-from vggrpo.lgm import distillation_loss
-from vggrpo.world import render_clips, sample_scene
 
 
 def lgm_settings(models: Path, **changes: object) -> LGMSettings:
@@ -35,17 +32,9 @@ def lgm_settings(models: Path, **changes: object) -> LGMSettings:
     return LGMSettings.model_validate(values | changes)
 
 
-def new_geometry_model() -> Any4D:
-    """A small Any4D as training starts it."""
-    config = tiny_any4d_config()
-    geometry = Any4D(config)
-    geometry.reset_parameters(depth=3.0, generator=torch.Generator().manual_seed(0))
-    return geometry
-
-
 def save_geometry_model(folder: Path) -> None:
     """A small Any4D of random weights whose rays fan out."""
-    geometry, generator = new_geometry_model(), torch.Generator().manual_seed(1)
+    geometry, generator = tiny_any4d(), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in geometry.network.dense_head.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
@@ -54,16 +43,6 @@ def save_geometry_model(folder: Path) -> None:
 
 
 def save_trained_geometry_model(folder: Path) -> None:
-    """A small Any4D that has learnt, of clips of the world, what a camera is: its rewards can be computed."""
-    clips = render_clips([sample_scene("train", i) for i in range(8)], num_frames=9, height=16, width=16)
-    frames, truth = clips.frames[:, ::4], clips.geometry.select(range(0, 9, 4))
-    geometry = new_geometry_model().requires_grad_(True)
-    optimizer = torch.optim.AdamW(geometry.parameters(), lr=1e-2)
-    for _ in range(40):
-        loss, _ = distillation_loss(geometry(frames), truth)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(geometry.parameters(), 1.0)
-        optimizer.step()
+    """A small Any4D whose rewards can be computed."""
     folder.mkdir()
-    geometry.save_pretrained(folder)
+    trained_tiny_any4d().save_pretrained(folder)

@@ -66,3 +66,8 @@ class Any4DConfig(NetworkConfig):
     def stitch_points(self) -> tuple[str, ...]:
         """E0 ... E<depth>, and F after the encoder's final norm."""
         return (*super().stitch_points, "F")
+
+    @property
+    def deep_stitch_points(self) -> tuple[str, ...]:
+        """M<j> before block j of the multi-view transformer, whose input the dense heads read too."""
+        return tuple(f"M{j}" for j in range(self.multi_view_depth))

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggrpo.backbones.any4d.config import Any4DConfig
-from vggrpo.backbones.dpt import DenseRegressor, DptDecoder
-from vggrpo.backbones.vit import at_least_float32
+from vggrpo.backbones.dpt import DenseRegressor, DptDecoder, dense_in_parts
+from vggrpo.backbones.vit import Recomputable, at_least_float32
 
 
-class DenseHead(nn.Module):
+class DenseHead(Recomputable):
     """A DPT decoder and its regressor: four maps [N, C_i, h, w] to [N, out_channels, H, W]."""
 
     def __init__(self, config: Any4DConfig, out_channels: int) -> None:
@@ -22,7 +22,9 @@ class DenseHead(nn.Module):
         self.regressor = DenseRegressor(dim, dim // 2, out_channels)
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        return self.regressor(self.decoder(maps), size)
+        return dense_in_parts(
+            lambda part: self.regressor(self.decoder(part), size), maps, size, self.recompute
+        )
 
 
 class PoseUnit(nn.Module):

@@ -47,13 +47,8 @@ class Any4DNetwork(ImageNetwork):
         cost of a
         small network, are not run."""
         features, grid = self.encode(frames)
-        device_type = features.device.type
-        with torch.autocast(device_type, enabled=False):
-            fused = self.fusion_norm(at_least_float32(features))
-        hooked, scale_token = self.multi_view(fused, self.scale_token)
-        with torch.autocast(
-            device_type, enabled=torch.is_autocast_enabled(device_type) and not self.float32_heads
-        ):
+        hooked, scale_token = self.multi_view(self.fuse(features), self.scale_token)
+        with self._head_types(features.device.type):
             translation, quat_vectors = self.pose_head(as_maps(at_least_float32(hooked[-1]), grid))
             log_scale = self.scale_head(at_least_float32(scale_token))
         views = frames.shape[:2]
@@ -61,15 +56,28 @@ class Any4DNetwork(ImageNetwork):
 
     def predict_from_features(self, features: Tensor, grid: tuple[int, int]) -> Any4DPrediction:
         """Encoder features [B, T, h*w, C] on `grid` = (h, w) to the raw prediction."""
-        device_type = features.device.type
-        with torch.autocast(device_type, enabled=False):
-            fused = self.fusion_norm(at_least_float32(features))
+        fused = self.fuse(features)
         hooked, scale_token = self.multi_view(fused, self.scale_token)
-        with torch.autocast(
-            device_type, enabled=torch.is_autocast_enabled(device_type) and not self.float32_heads
-        ):
-            maps = [as_maps(at_least_float32(x), grid) for x in (fused, *hooked)]
-            return self._heads(maps, at_least_float32(scale_token), batch=features.shape[0])
+        return self.predict_from_head_inputs([fused, *hooked], scale_token, grid)
+
+    def fuse(self, features: Tensor) -> Tensor:
+        """Encoder features to what the multi-view transformer and the dense heads read, float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.fusion_norm(at_least_float32(features))
+
+    def predict_from_head_inputs(
+        self, inputs: Sequence[Tensor], scale_token: Tensor, grid: tuple[int, int]
+    ) -> Any4DPrediction:
+        """The four inputs of the dense heads [B, T, h*w, C or D], the last of which also gives the cameras,
+        and the scale token [B, D] to the raw prediction."""
+        with self._head_types(scale_token.device.type):
+            maps = [as_maps(at_least_float32(x), grid) for x in inputs]
+            return self._heads(maps, at_least_float32(scale_token), batch=len(scale_token))
+
+    def _head_types(self, device_type: str) -> torch.autocast:
+        """The context in which heads run."""
+        enabled = torch.is_autocast_enabled(device_type) and not self.float32_heads
+        return torch.autocast(device_type, enabled=enabled)
 
     def _heads(self, maps: Sequence[Tensor], scale_token: Tensor, batch: int) -> Any4DPrediction:
         h, w = maps[0].shape[-2:]

@@ -80,5 +80,10 @@ class VGGTConfig(NetworkConfig):
     @property
     def stitch_points(self) -> tuple[str, ...]:
         """E0 ... E<depth>; A0 after the encoder's final norm; A<j> before pair j of the aggregator, up to the
-        first pair that feeds the heads: what enters later would leave a head without its input."""
+        first pair that feeds the heads."""
         return (*super().stitch_points, *(f"A{j}" for j in range(self.dpt_layers[0] + 1)))
+
+    @property
+    def deep_stitch_points(self) -> tuple[str, ...]:
+        """A<j> before the later pairs of the aggregator."""
+        return tuple(f"A{j}" for j in range(self.dpt_layers[0] + 1, self.aggregator_depth))

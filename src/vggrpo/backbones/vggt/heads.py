@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggrpo.backbones.dpt import DenseRegressor, DptDecoder
+from vggrpo.backbones.dpt import DenseRegressor, DptDecoder, dense_in_parts
 from vggrpo.backbones.vggt.config import VGGTConfig
-from vggrpo.backbones.vit import Block, Mlp, as_maps
+from vggrpo.backbones.vit import Block, Mlp, Recomputable, as_maps
 
 POSE_DIM = 9
 """Translation 3, quaternion xyzw 4, vertical and horizontal field of view."""
@@ -59,7 +59,7 @@ class CameraHead(nn.Module):
         return torch.stack(poses)
 
 
-class DenseHead(nn.Module):
+class DenseHead(Recomputable):
     """A DPT decoder and its regressor: the patch tokens of four layers to values per pixel."""
 
     def __init__(self, config: VGGTConfig, out_channels: int) -> None:
@@ -76,7 +76,10 @@ class DenseHead(nn.Module):
         device = layers[0].device
         maps = [as_maps(self.norm(layer), grid) for layer in layers]
         codes = [sine_code(dim, grid, device) for dim in self.layer_dims]
-        dense = self.regressor(self.decoder(maps, codes), size, sine_code(self.code_dim, size, device))
+        code = sine_code(self.code_dim, size, device)
+        dense = dense_in_parts(
+            lambda part: self.regressor(self.decoder(part, codes), size, code), maps, size, self.recompute
+        )
         return dense.permute(0, 2, 3, 1).unflatten(0, layers[0].shape[:2])
 
 

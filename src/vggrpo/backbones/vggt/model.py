@@ -1,13 +1,12 @@
 """VGGT as a `GeometryBackbone`: frames or stitched tokens in, `SceneGeometry` out."""
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from vggrpo.backbones.base import StitchPoint
-from vggrpo.backbones.network_backbone import NetworkBackbone
+from vggrpo.backbones.base import NOTHING_LOST, HeadInput, StitchPoint
+from vggrpo.backbones.network_backbone import NamedTokens, NetworkBackbone
 from vggrpo.backbones.vggt.adapter import scene_from_prediction
 from vggrpo.backbones.vggt.config import VGGTConfig
 from vggrpo.backbones.vggt.keys import SIGNATURE, key_map
@@ -20,8 +19,8 @@ class VGGT(NetworkBackbone):
     """The VGGT network with its stitch points E0 ... E<depth> around the encoder blocks, and A0, A1, ...
 
     A0 lies after the encoder's final norm; camera and register tokens come from behind it. A<j> lies before
-    pair j of the aggregator, where those tokens are part of the state, and view 0 has its own. Nothing is
-    lost at any of these points: the last lies before the first pair that feeds a head.
+    pair j of the aggregator, where those tokens are part of the state, and view 0 has its own. Up to the
+    first pair that feeds the heads nothing is lost; behind it the layers before are.
 
     Scenes need no point head (`scene_from_prediction`), so a model that is cut has none.
     """
@@ -34,23 +33,15 @@ class VGGT(NetworkBackbone):
     config: VGGTConfig
     network: VGGTNetwork
 
-    @property
-    def stitch_points(self) -> tuple[StitchPoint, ...]:
-        width, num_special = self.config.encoder_dim, 1 + self.config.num_registers
-        return tuple(
-            StitchPoint(
-                name,
-                width,
-                num_special_tokens=0 if self._pair(number) == 0 else num_special,
-                reference_specials=self._pair(number) > 0,
-            )
-            for number, name in enumerate(self.config.stitch_points)
-        )
-
     def finish_from(
-        self, point: str, patch_tokens: Tensor, special_tokens: Tensor, grid: tuple[int, int]
+        self,
+        point: str,
+        patch_tokens: Tensor,
+        special_tokens: Tensor,
+        grid: tuple[int, int],
+        lost: Mapping[str, Tensor] = NOTHING_LOST,
     ) -> SceneGeometry:
-        prediction = self.predict_from(point, patch_tokens, special_tokens, grid, with_points=False)
+        prediction = self.predict_from(point, patch_tokens, special_tokens, grid, lost, with_points=False)
         return scene_from_prediction(prediction, self.anchor_first_view)
 
     def predict_from(
@@ -59,13 +50,15 @@ class VGGT(NetworkBackbone):
         patch_tokens: Tensor,
         special_tokens: Tensor,
         grid: tuple[int, int],
+        lost: Mapping[str, Tensor] = NOTHING_LOST,
         with_points: bool = True,
     ) -> VGGTPrediction:
-        number = self._enter(point, patch_tokens, special_tokens, grid)
+        number = self._enter(point, patch_tokens, special_tokens, grid, lost)
         pair = self._pair(number)
         if pair > 0:
             tokens = torch.cat([special_tokens, patch_tokens], dim=2)
-            return self.network.predict_from_tokens(tokens, grid, pair, with_points)
+            supplied = [lost[head_input.name] for head_input in self.stitch_point(point).lost]
+            return self.network.predict_from_tokens(tokens, grid, pair, with_points, supplied)
         features = patch_tokens
         if pair < 0:
             features = self._finish_encoder(number, patch_tokens, special_tokens)
@@ -76,17 +69,32 @@ class VGGT(NetworkBackbone):
         """The pair of the aggregator that stitch point `number` lies before; negative in the encoder."""
         return number - self.config.encoder_depth - 1
 
+    def _point(self, number: int, name: str) -> StitchPoint:
+        width, pair = self.config.encoder_dim, self._pair(number)
+        return StitchPoint(
+            name,
+            width,
+            num_special_tokens=0 if pair == 0 else 1 + self.config.num_registers,
+            reference_specials=pair > 0,
+            reference_patches=pair > 0,
+            lost=tuple(
+                HeadInput(f"layer{layer}", 2 * width) for layer in self.config.dpt_layers if layer < pair
+            ),
+        )
+
     def _scene(self, frames: Tensor) -> SceneGeometry:
         return scene_from_prediction(self.network.predict(frames, with_points=False), self.anchor_first_view)
 
-    def _states_after_encoder(
-        self, features: Tensor, grid: tuple[int, int]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        yield features, features[:, :, :0]
+    def _states_after_encoder(self, features: Tensor, grid: tuple[int, int]) -> Iterator[NamedTokens]:
+        nothing = features[:, :, :0]
+        yield "A0", (features, nothing)
         aggregator = self.network.aggregator
         num_special = aggregator.num_special_tokens
-        for _, tokens in islice(aggregator.run(aggregator.begin(features), grid), self.config.dpt_layers[0]):
-            yield tokens[:, :, num_special:], tokens[:, :, :num_special]
+        pairs = enumerate(aggregator.run(aggregator.begin(features), grid))
+        for pair, (frame, tokens) in pairs:
+            if pair in aggregator.layers:
+                yield f"layer{pair}", (torch.cat([frame, tokens], dim=-1)[:, :, num_special:], nothing)
+            yield f"A{pair + 1}", (tokens[:, :, num_special:], tokens[:, :, :num_special])
 
     def _drop_after_encoder(self, number: int) -> None:
         self.network.aggregator.drop_before(max(self._pair(number), 0))

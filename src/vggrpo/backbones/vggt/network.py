@@ -3,6 +3,8 @@
 Written from the published architecture of VGGT (revision 9e4fa66). Its tracking head is not built.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,21 +38,32 @@ class VGGTNetwork(ImageNetwork):
         return self.predict_from_tokens(self.aggregator.begin(features), grid, with_points=with_points)
 
     def predict_from_tokens(
-        self, tokens: Tensor, grid: tuple[int, int], first_pair: int = 0, with_points: bool = True
+        self,
+        tokens: Tensor,
+        grid: tuple[int, int],
+        first_pair: int = 0,
+        with_points: bool = True,
+        lost: Sequence[Tensor] = (),
     ) -> VGGTPrediction:
         """Tokens before pair `first_pair` of the aggregator [B, T, S + h*w, C], on `grid` = (h, w), to the
-        raw prediction."""
-        layers = self.aggregator.finish(tokens, grid, first_pair)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self._heads([at_least_float32(layer) for layer in layers], grid, with_points)
+        raw prediction.
 
-    def _heads(self, layers: list[Tensor], grid: tuple[int, int], with_points: bool) -> VGGTPrediction:
-        size = (grid[0] * self.patch_size, grid[1] * self.patch_size)
+        `lost` are the patches [B, T, h*w, 2C] of the layers before that pair that feed the heads.
+        """
+        layers = [at_least_float32(layer) for layer in self.aggregator.finish(tokens, grid, first_pair)]
         patches = [layer[:, :, self.aggregator.num_special_tokens :] for layer in layers]
+        with torch.autocast(tokens.device.type, enabled=False):
+            supplied = [at_least_float32(layer) for layer in lost]
+            return self._heads([*supplied, *patches], layers[-1][:, :, 0], grid, with_points)
+
+    def _heads(
+        self, patches: list[Tensor], camera_tokens: Tensor, grid: tuple[int, int], with_points: bool
+    ) -> VGGTPrediction:
+        size = (grid[0] * self.patch_size, grid[1] * self.patch_size)
         log_depth, log_depth_confidence = self.depth_head(patches, grid, size).unbind(-1)
         points = self.point_head(patches, grid, size) if with_points else None
         return VGGTPrediction(
-            pose_encodings=self.camera_head(layers[-1][:, :, 0]),
+            pose_encodings=self.camera_head(camera_tokens),
             log_depth=log_depth,
             log_depth_confidence=log_depth_confidence,
             point_vectors=None if points is None else points[..., :3],

@@ -7,7 +7,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from vggrpo.backbones.wan.lora import ADAPTER
+from vggrpo.backbones.pipelines.lora import ADAPTER
 from vggrpo.io import save_tensors
 
 PREFIX = "diffusion_model."

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vggrpo.backbones.wan.source import PipelineSource
-from vggrpo.backbones.wan.text import MAX_TEXT_LENGTH, load_tokenizer, text_length
+from vggrpo.backbones.pipelines.source import PipelineSource
+from vggrpo.backbones.pipelines.tokens import load_tokenizer, text_length
+from vggrpo.backbones.wan.text import MAX_TEXT_LENGTH
+from vggrpo.config.errors import ConfigError
 from vggrpo.config.models import resolve_model
 
 TRANSFORMER = {
@@ -78,7 +80,7 @@ def pipeline_shape(name: str) -> PipelineShape:
     """The dimensions of a video model; loads no weights, and of the published models no file at all.
 
     Raises:
-        ConfigError: if there is no such model.
+        ConfigError: if there is no such model, or it is no Wan model.
         FileNotFoundError, CorruptFileError: if a folder lacks a configuration, or it is damaged.
     """
     model = resolve_model(name, "video")
@@ -87,6 +89,12 @@ def pipeline_shape(name: str) -> PipelineShape:
     location = model.folder or model.repository
     assert location is not None
     source = PipelineSource(location)
+    found = source.index.get("_class_name")
+    if found != "WanPipeline":
+        raise ConfigError(
+            f"{name} is a {found}, and a plan can be made for Wan models only; run it without --dry-run "
+            "with few steps and measure it"
+        )
     transformer, vae, text_encoder = (source.config(part) for part in ("transformer", "vae", "text_encoder"))
     tokenizer = load_tokenizer(source.folder("tokenizer"))
-    return PipelineShape(transformer, vae, text_encoder, text_length(tokenizer))
+    return PipelineShape(transformer, vae, text_encoder, text_length(tokenizer, MAX_TEXT_LENGTH))

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from vggrpo.backbones.base import LatentSpec
-from vggrpo.backbones.wan.source import fingerprint, load_module, read_json
+from vggrpo.backbones.pipelines.source import fingerprint, load_module, read_json
 
 WAN21_STRIDES = {"scale_factor_spatial": 8, "scale_factor_temporal": 4}
 

@@ -1,5 +1,6 @@
 """One self-contained HTML page about a run: videos, figures with intervals, curves, costs, settings."""
 
+from vggrpo.evaluation.report.clipping import Clipping, ClippingSpan
 from vggrpo.evaluation.report.data import (
     Curve,
     Figure,
@@ -16,6 +17,8 @@ from vggrpo.evaluation.report.sections import SECTIONS
 
 __all__ = [
     "SECTIONS",
+    "Clipping",
+    "ClippingSpan",
     "Curve",
     "Figure",
     "LayerSearchData",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggrpo.evaluation.comparison import Agreement, Comparison
-from vggrpo.evaluation.report.axes import Axes, value_range
+from vggrpo.evaluation.report.axes import Axes, tick_labels, ticks, value_range
 from vggrpo.evaluation.report.data import Curve
 from vggrpo.evaluation.report.markup import Markup, element, join
 from vggrpo.evaluation.report.numbers import bounds, milliseconds, number, signed, significant
@@ -25,7 +25,9 @@ def curve_chart(curves: Sequence[Curve], x_label: str = "iteration") -> Markup:
     """Curves over one axis: band (if any), measured values, and for long ones their running average."""
     steps = [step for curve in curves for step in curve.steps]
     values = [v for curve in curves for v in (*curve.values, *(curve.low or ()), *(curve.high or ()))]
-    axes = Axes(360, 214, value_range(steps, padding=0.02), value_range(values))
+    y_range = value_range(values)
+    longest = max(len(label) for label in tick_labels(ticks(*y_range)))
+    axes = Axes(360, 214, value_range(steps, padding=0.02), y_range, left=max(46, 6.5 * longest + 10))
     marks: list[Markup] = []
     for place, curve in enumerate(curves):
         colour = f"series-{place % 4}"
@@ -42,7 +44,10 @@ def curve_chart(curves: Sequence[Curve], x_label: str = "iteration") -> Markup:
                 if math.isfinite(y)
             ]
     names = ", ".join(curve.label for curve in curves)
-    return axes.svg(axes.frame(x_label), *marks, label=f"{names} over {x_label}")
+    # An iteration is a whole number, so no tick lies between two.
+    places = [place for place in ticks(*axes.x_range, target=5) if place == round(place)]
+    whole = list(zip(places, tick_labels(places), strict=True))
+    return axes.svg(axes.frame(x_label, x_ticks=whole), *marks, label=f"{names} over {x_label}")
 
 
 def running_average(values: Sequence[float], keep: float = SMOOTHING) -> list[float]:

@@ -15,6 +15,7 @@ from vggrpo.evaluation.comparison import Agreement, Comparison, summary
 from vggrpo.evaluation.gate import LGMGate
 from vggrpo.evaluation.optical_flow import dis_flow, dominant_motion
 from vggrpo.evaluation.records import EvaluationRecords
+from vggrpo.evaluation.report.clipping import Clipping
 from vggrpo.evaluation.timing import RewardTiming
 from vggrpo.geometry import SceneGeometry
 from vggrpo.viewer import Scene4D
@@ -255,6 +256,8 @@ class ReportData:
     scenes: Sequence[tuple[Scene4D, Scene4D]] = ()
     """What a geometry model sees in some of the videos, before and after."""
     curves: Sequence[Curve] = ()
+    clipping: Clipping | None = None
+    """Ratios and clipped steps of the updates."""
     layer_search: LayerSearchData | None = None
     agreement: Mapping[str, Sequence[Agreement]] = field(default_factory=dict)
     """By whose clips ("base model", "aligned model"), the rewards through the LGM against the teacher."""

@@ -14,6 +14,7 @@ from vggrpo.evaluation.report.charts import (
     motion_trace,
     timing_chart,
 )
+from vggrpo.evaluation.report.clipping import clipping_panels
 from vggrpo.evaluation.report.data import Curve, ReportData, VideoPair
 from vggrpo.evaluation.report.figures import figure_table, metric_glossary
 from vggrpo.evaluation.report.markup import Markup, element, join
@@ -104,6 +105,11 @@ def curves(data: ReportData) -> Markup | None:
             "p", "Faint lines are the measured values, strong lines their running average.", class_="lead"
         )
     return join(lead, element("div", *plots, class_="panels"))
+
+
+def clipping(data: ReportData) -> Markup | None:
+    """Spread of the ratios and clipped steps."""
+    return clipping_panels(data.clipping) if data.clipping is not None else None
 
 
 def _panel(name: str, members: list[Curve]) -> Markup:
@@ -261,6 +267,7 @@ SECTIONS: dict[str, Section] = {
     "scenes": Section("4D scenes", "Scenes", scenes),
     "figures": Section("Key figures", "Figures", figures),
     "curves": Section("Training", "Training", curves),
+    "clipping": Section("What the clip does", "Clipping", clipping),
     "layer_search": Section("Where to enter the geometry model", "Stitching", layer_search),
     "alarms": Section("Alarms", "Alarms", alarms),
     "gate": Section("The gate before training", "Gate", gate),

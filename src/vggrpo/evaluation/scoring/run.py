@@ -78,7 +78,8 @@ def score_clips(
         torch.set_num_threads(settings.threads)
     clips = find_scored_clips(settings.paths, settings.space)
     reader = open_reader(settings, clips, device)
-    output = RunFolder.start(settings.output, settings, settings.resume).path
+    run = RunFolder.start(settings.output, settings, settings.resume)
+    output = run.path
     results = ClipResults(output)
     records = results.load()
     with progress("score", len(clips), unit="clip") as bar:

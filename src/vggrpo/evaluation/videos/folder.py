@@ -67,7 +67,8 @@ def evaluate_folder(settings: EvaluateSettings, device: torch.device, command: s
             "there is nothing to measure: name --metrics, or give a --geometry-model, "
             "a --video-reward, or dimensions of --vbench that can be had here"
         )
-    output = RunFolder.start(settings.output, settings, settings.resume).path
+    run = RunFolder.start(settings.output, settings, settings.resume)
+    output = run.path
     engine = EngineSettings(
         available_cpus() if settings.workers is None else settings.workers,
         round(settings.max_clip_gigabytes * 1e9),

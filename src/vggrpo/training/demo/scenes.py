@@ -5,8 +5,8 @@ import torch
 from vggrpo.config import TrainSettings
 from vggrpo.evaluation import EvaluationRecords, KeyFrameTeacher
 from vggrpo.io import read_video
-from vggrpo.training.align import sample_video
 from vggrpo.training.rewards import build_rewards
+from vggrpo.training.run_files import sample_video
 from vggrpo.viewer import Scene4D, build_scene
 
 

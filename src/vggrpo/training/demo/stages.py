@@ -36,16 +36,18 @@ def run_demo(settings: DemoSettings, command: str) -> Path:
         ConfigError: if a recipe is wrong, or the recipes do not name the same models.
         RunError: if the folder holds a demo already and `resume` is off.
     """
-    output = settings.output
     recipes = load_recipes(settings)
-    RunFolder.start(output, settings, resume=settings.resume)
+    run = RunFolder.start(settings.output, settings, resume=settings.resume)
+    output = run.path
     stages = Stages(output / STAGES_FILE)
 
     search = recipes.find_layer
     stages.run("layer search", search.output / f"{LAYER_SEARCH}.json", lambda: search_layer(_resumed(search)))
 
     point = read_json(search.output / f"{LAYER_SEARCH}.json")["recommended"]
-    lgm = recipes.train_lgm.model_copy(update={"stitch_point": point})
+    lgm = recipes.train_lgm
+    if lgm.init is None:  # a model that is trained on keeps its own
+        lgm = lgm.model_copy(update={"stitch_point": point})
     stages.run("latent geometry model", lgm.output / QUALITY_FILE, lambda: train_lgm(_resumed(lgm)))
 
     train = recipes.train

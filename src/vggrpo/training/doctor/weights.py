@@ -25,7 +25,7 @@ class Report(Protocol):
 
 
 def report_weights(name: str | Path) -> Report:
-    """What becomes of each tensor of a WanPipeline's folder, or of a published geometry model.
+    """What becomes of each tensor of a video pipeline's folder, or of a published geometry model.
 
     Raises:
         ConfigError: if there is no such place, or it holds no model that is known here.
@@ -33,7 +33,7 @@ def report_weights(name: str | Path) -> Report:
     """
     folder = Path(name).expanduser()
     if (folder / "model_index.json").is_file():
-        from vggrpo.backbones.wan.report import pipeline_report
+        from vggrpo.backbones.pipelines.report import pipeline_report
 
         return pipeline_report(folder)
     return weight_report(name)
@@ -62,8 +62,8 @@ def _model(subject: str, source: ModelSource) -> Finding:
 def _state(source: ModelSource, place: Path) -> tuple[str, bool]:
     """What is at `place`, and whether it loads."""
     if source.kind == "video":
-        # Imported late: the doctor must also work where the classes of Wan cannot be imported.
-        from vggrpo.backbones.wan.report import pipeline_report
+        # Imported late: the doctor must also work where diffusers cannot be imported.
+        from vggrpo.backbones.pipelines.report import pipeline_report
 
         pipeline = pipeline_report(place)
         if pipeline.fits:

@@ -2,8 +2,8 @@
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +65,33 @@ def empty_weights(*modules: nn.Module) -> None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
+def saved_elsewhere(enabled: bool) -> AbstractContextManager[object]:
+    """Within the context what a backward pass will need takes no memory until its turn comes, if `enabled`;
+    to be used within `without_values`."""
+    if not enabled:
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: (tensor.shape, tensor.stride(), tensor.dtype),
+        lambda saved: torch.empty_strided(saved[0], saved[1], dtype=saved[2]),
+    )
+
+
 def measure(run: Callable[[], object]) -> Cost:
     """The cost of calling `run`. Also counts computations with values."""
     with Meter() as meter:
         run()
     return Cost(float(meter.flops), meter.peak)
+
+
+Known = dict[Hashable, Cost]
+"""Costs by what they are of."""
+
+
+def once(known: Known, key: Hashable, cost_of: Callable[[], Cost]) -> Cost:
+    """The cost in `known` under `key`; measured and kept there if there is none."""
+    if key not in known:
+        known[key] = cost_of()
+    return known[key]
 
 
 def extrapolated(cost_of: Callable[[int], Cost], number: int, few: tuple[int, int]) -> Cost:

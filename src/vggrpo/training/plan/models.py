@@ -14,8 +14,8 @@ from transformers import UMT5Config, UMT5EncoderModel
 from vggrpo.backbones import GeometryBackbone, LatentSpec
 from vggrpo.backbones.geometry_loading import NETWORKS
 from vggrpo.backbones.network_backbone import NetworkBackbone
+from vggrpo.backbones.pipelines import lora
 from vggrpo.backbones.storage import CONFIG_FILE, read_config
-from vggrpo.backbones.wan import lora
 from vggrpo.backbones.wan.official import pipeline_shape
 from vggrpo.backbones.wan.vae import WAN21_STRIDES
 from vggrpo.config import ConfigError, ModelRunSettings, resolve_model
@@ -23,7 +23,7 @@ from vggrpo.lgm import Connector, LatentGeometryModel
 from vggrpo.lgm.model import CONFIG_FILE as LGM_CONFIG
 from vggrpo.lgm.model import GEOMETRY_FOLDER
 from vggrpo.lgm.unfolding import STRIDE, token_grid
-from vggrpo.training.plan.counting import Cost, extrapolated, measure, num_parameters
+from vggrpo.training.plan.counting import Cost, extrapolated, measure, num_parameters, saved_elsewhere
 from vggrpo.training.runtime import autocast
 
 FEW_BLOCKS = (4, 5)
@@ -57,6 +57,7 @@ class VideoPlan:
             raise ConfigError(str(error)) from error
         self.num_frames, self.height, self.width = clip
         self.precision = settings.precision
+        self.efficiency = settings.efficiency
         self.text_shape: tuple[int, int] = (shape.text_length, shape.transformer["text_dim"])
         """(L, D) of a prompt's embedding."""
         dtype = torch.bfloat16 if settings.weights == "bfloat16" else torch.float32
@@ -70,12 +71,10 @@ class VideoPlan:
         if checkpointing:
             self.transformer.enable_gradient_checkpointing()
         self.text_encoder_bytes = num_parameters(text_encoder) * dtype.itemsize
-        self.embedding_bytes = shape.text_length * self.text_shape[1] * torch.float32.itemsize
 
-    def latents(self, batch: int, views: int | None = None) -> Tensor:
-        """[B, C, T, H, W], by default of whole clips."""
-        channels, own_views, height, width = self.latent_shape
-        return torch.empty(batch, channels, views or own_views, height, width)
+    def latents(self, batch: int) -> Tensor:
+        """[B, C, T, H, W] of whole clips."""
+        return torch.empty(batch, *self.latent_shape)
 
     def denoise(self, batch: int, guided: bool) -> Cost:
         """A velocity of `batch` samples; without gradients."""
@@ -101,7 +100,25 @@ class VideoPlan:
 
     def decode(self) -> Cost:
         """One clip's latents to frames."""
-        return self._over_time(lambda views: self.vae.decode(self.latents(1, views), return_dict=False)[0])
+        height, width = self.height, self.width
+        tiles = 1
+        if self.efficiency.tiled_decoding:
+            steps = (self.vae.tile_sample_stride_height, self.vae.tile_sample_stride_width)
+            tiles = -(-height // steps[0]) * -(-width // steps[1])
+            height = min(height, self.vae.tile_sample_min_height)
+            width = min(width, self.vae.tile_sample_min_width)
+        stride = self.latent_spec.spatial_stride
+
+        def run(views: int) -> Tensor:
+            latents = torch.empty(1, self.latent_spec.channels, views, height // stride, width // stride)
+            return self.vae.decode(latents, return_dict=False)[0]
+
+        cost = self._over_time(run)
+        if tiles == 1:
+            return cost
+        # Tiles, the blended rows and the video exist at once. Those at the edges are counted as whole ones.
+        video = 3 * self.num_frames * self.height * self.width * torch.float32.itemsize
+        return Cost(tiles * cost.flops, cost.peak + 3 * video)
 
     def encode(self) -> Cost:
         """One clip's frames to latents."""
@@ -117,7 +134,7 @@ class VideoPlan:
         """As `WanBackbone.velocity`, of whole clips."""
         latents, timesteps = self.latents(batch), torch.empty(batch)
         embeds = torch.empty(batch, *self.text_shape)
-        with autocast(self.precision):
+        with autocast(self.precision), saved_elsewhere(self.efficiency.offload_activations):
             velocity = self.transformer(latents, timesteps, embeds, return_dict=False)[0].float()
             if not guided:
                 return velocity
@@ -156,7 +173,7 @@ class GeometryPlan:
         """The scenes with gradients, and the backward pass of all that is in them."""
 
         def run() -> None:
-            with autocast(precision):
+            with autocast(precision), saved_elsewhere(self.video.efficiency.offload_activations):
                 scene = self.model(self._input(batch))
             parts = [tensor.float().square().mean() for tensor in scene.as_dict().values()]
             torch.stack(parts).sum().backward()
@@ -208,13 +225,7 @@ def stitched_on_meta(geometry: GeometryBackbone, point: str, video: VideoPlan) -
         raise ConfigError(str(error)) from error
     _, _, height, width = video.latent_shape
     with torch.device("meta"):
-        connector = Connector(
-            video.latent_spec.channels,
-            stitch.width,
-            token_grid(height, width, STRIDE),
-            stitch.num_special_tokens,
-            reference_specials=stitch.reference_specials,
-        )
+        connector = Connector.for_point(stitch, video.latent_spec.channels, token_grid(height, width, STRIDE))
     return LatentGeometryModel(geometry, connector, point, video.latent_spec, "plan", "plan")
 
 

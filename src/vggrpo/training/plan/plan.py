@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from vggrpo.config import Settings
+from vggrpo.config import EfficiencySettings, Settings
 
 GIB = 2**30
 CUDA_BYTES = int(1.5 * GIB)
@@ -77,6 +77,22 @@ class Remedy(Generic[SettingsT]):
     settings: SettingsT
 
 
+def stacked(
+    settings: SettingsT, changes: Sequence[tuple[str, Mapping[str, object]]]
+) -> list[Remedy[SettingsT]]:
+    """Remedies of changes (flags, values), each on top of those before; later values of the same settings,
+    such as a smaller batch, take the place of earlier ones."""
+    found: list[Remedy[SettingsT]] = []
+    taken: dict[frozenset[str], tuple[str, Mapping[str, object]]] = {}
+    for flags, values in changes:
+        taken[frozenset(values)] = (flags, values)
+        update = {name: value for _, part in taken.values() for name, value in part.items()}
+        found.append(
+            Remedy(" ".join(flags for flags, _ in taken.values()), settings.model_copy(update=update))
+        )
+    return found
+
+
 def problems(
     phases: Sequence[Phase],
     remedies: Sequence[Remedy[SettingsT]],
@@ -114,3 +130,18 @@ def problems(
         )
         for name, memory in too_large.items()
     ]
+
+
+def efficiency_changes(
+    efficiency: EfficiencySettings, names: Sequence[str]
+) -> list[tuple[str, dict[str, object]]]:
+    """Flags and values that switch on those of the named efficiency settings that are off, one after the
+    other, each with those before."""
+    changes: list[tuple[str, dict[str, object]]] = []
+    flags: list[str] = []
+    for name in names:
+        if not getattr(efficiency, name):
+            efficiency = efficiency.model_copy(update={name: True})
+            flags.append(f"--efficiency.{name.replace('_', '-')}")
+            changes.append((" ".join(flags), {"efficiency": efficiency}))
+    return changes

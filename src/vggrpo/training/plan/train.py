@@ -6,12 +6,22 @@ from pathlib import Path
 
 import torch
 
-from vggrpo.backbones.wan.lora import add_lora
+from vggrpo.backbones.pipelines.lora import add_lora
 from vggrpo.config import TrainSettings
 from vggrpo.data import load_prompts, prompt_set_names
+from vggrpo.flow import SigmaSchedule
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.lgm.model import CONFIG_FILE
-from vggrpo.training.plan.counting import Cost, empty_weights, module_bytes, num_parameters, without_values
+from vggrpo.rollout import RolloutSteps
+from vggrpo.training.plan.counting import (
+    Cost,
+    Known,
+    empty_weights,
+    module_bytes,
+    num_parameters,
+    once,
+    without_values,
+)
 from vggrpo.training.plan.models import (
     GeometryPlan,
     VideoPlan,
@@ -19,11 +29,23 @@ from vggrpo.training.plan.models import (
     saved_on_meta,
     stitched_on_meta,
 )
-from vggrpo.training.plan.plan import GIB, Assumptions, ModelSize, Phase, Plan, Remedy, problems
+from vggrpo.training.plan.plan import (
+    GIB,
+    Assumptions,
+    ModelSize,
+    Phase,
+    Plan,
+    Remedy,
+    efficiency_changes,
+    problems,
+    stacked,
+)
 from vggrpo.training.ranks import Ranks, require_shares
 
 PAPER_GPU_HOURS = 1536
 FLOAT32 = torch.float32.itemsize
+GPUS_OF_A_MACHINE = 8
+"""That share the weights with parallel hsdp."""
 OPTIMIZER_COPIES = 3
 """Of a trained parameter: its gradient and AdamW's two moments, float32."""
 
@@ -68,36 +90,70 @@ class TrainPlanner:
         geometry = geometry_on_meta(self.settings.geometry_model)
         return stitched_on_meta(geometry, geometry.stitch_points[0].name, self.video)
 
-    def costs(self) -> TrainCosts:
-        """Measures every computation once."""
-        s, video = self.settings, self.video
+    def costs(self, known: Known | None = None) -> TrainCosts:
+        """Measures every computation once; those in `known`, of other memory settings of the same run, not
+        again."""
+        s, video, memory = self.settings, self.video, self.settings.efficiency
+        precision, known = (s.precision, s.weights), {} if known is None else known
+        update = (s.update_batch, s.gradient_checkpointing, memory.offload_activations)
         with without_values():
             empty_weights(video.transformer, video.vae, self.lgm.model, self.teacher.model)
             return TrainCosts(
-                rollout=video.denoise(s.rollout_batch, self.guided),
-                score=self.lgm.look(s.rollout_batch),
-                update=video.denoise_and_backpropagate(s.update_batch, self.guided, bool(s.kl_coef)),
-                decode=video.decode(),
-                teach=self.teacher.look(s.rollout_batch),
+                rollout=self._of_a_team(
+                    once(
+                        known,
+                        ("rollout", precision, s.rollout_batch),
+                        lambda: video.denoise(s.rollout_batch, self.guided),
+                    )
+                ),
+                score=once(known, ("score", s.rollout_batch), lambda: self.lgm.look(s.rollout_batch)),
+                update=self._of_a_team(
+                    once(
+                        known,
+                        ("update", precision, update),
+                        lambda: video.denoise_and_backpropagate(s.update_batch, self.guided, bool(s.kl_coef)),
+                    )
+                ),
+                decode=once(known, ("decode", memory.tiled_decoding), video.decode),
+                teach=once(known, ("teach", s.rollout_batch), lambda: self.teacher.look(s.rollout_batch)),
             )
 
     @property
     def samples(self) -> int:
         """Of an iteration, on the GPU that has most."""
-        return self.settings.prompts_per_rollout * -(-self.settings.group_size // self.gpus)
+        teams = self.gpus // self.settings.context_parallel
+        return self.settings.prompts_per_rollout * -(-self.settings.group_size // teams)
+
+    def _of_a_team(self, whole: Cost) -> Cost:
+        """A GPU's part of a computation whose tokens a team shares out; what is not of tokens is small."""
+        size = self.settings.context_parallel
+        return Cost(whole.flops / size, whole.peak // size)
 
     @property
-    def _steps_before_window(self) -> float:
-        """Of an iteration, in the mean over the places to which a window moves."""
+    def _velocities(self) -> float:
+        """Evaluated in an iteration's rollouts, in the mean over the places to which a window moves."""
         s = self.settings
         places = [s.sde_window.start] if s.sde_window_moves == "never" else list(s.window_places)
-        return sum(places) / len(places)
+        schedule = SigmaSchedule.linear(s.train_steps)  # any levels: only their number counts
+
+        def of_group(start: int) -> int:
+            steps = RolloutSteps(
+                schedule,
+                (start, len(s.sde_window)),
+                ode_solver=s.ode_solver,
+                ode_stride=s.ode_stride,
+            )
+            return steps.forwards(self.samples // s.prompts_per_rollout, s.shared_noise)
+
+        return s.prompts_per_rollout * sum(map(of_group, places)) / len(places)
 
     @property
     def trajectory_bytes(self) -> int:
-        """Host memory of an iteration's stored states, of one GPU's process."""
-        states = len(self.settings.sde_window) + 1
-        return self.samples * states * self._latent_bytes
+        """An iteration's stored states and clean latents, of one GPU's process."""
+        states = (len(self.settings.sde_window) + 1) * self._latent_bytes
+        if self.settings.trajectory_dtype == "bfloat16":
+            states //= 2
+        return self.samples * (states + self._latent_bytes)
 
     @property
     def _latent_bytes(self) -> int:
@@ -106,11 +162,12 @@ class TrainPlanner:
     def phases(self, costs: TrainCosts) -> list[Phase]:
         """Of an iteration."""
         s = self.settings
-        velocity = costs.rollout.flops / s.rollout_batch
-        # Members that start from one noise share the steps before the window.
-        shared = self._steps_before_window if s.shared_noise else 0.0
-        rollout = velocity * (self.samples * (s.train_steps - shared) + s.prompts_per_rollout * shared)
+        rollout = self._velocities * costs.rollout.flops / s.rollout_batch
         updates = len(s.sde_window) * costs.update.flops / s.update_batch
+        if s.off_window_coef:
+            updates += costs.update.flops / s.update_batch
+            if not s.kl_coef:  # then the update has no pass of the base model
+                updates += costs.rollout.flops / s.rollout_batch
         resident = self.resident_bytes
         return [
             Phase("rollout", rollout, resident + costs.rollout.peak),
@@ -123,24 +180,33 @@ class TrainPlanner:
         s = self.settings
         sampling = s.infer_steps * costs.rollout.flops
         flops = (sampling + costs.score.flops + costs.teach.flops) / s.rollout_batch + costs.decode.flops
-        models = module_bytes(self.video.vae) + module_bytes(self.teacher.model)
-        worst = max(
-            costs.rollout.peak, s.rollout_batch * costs.decode.peak, costs.teach.peak, costs.score.peak
-        )
-        return Phase("evaluation", flops, self.resident_bytes + models + worst)
+        resident = self.resident_bytes + module_bytes(self.teacher.model)
+        video = 3 * s.num_frames * s.height * s.width * FLOAT32
+        looking = video + max(costs.score.peak, costs.teach.peak)
+        watching = module_bytes(self.video.vae) + max(s.rollout_batch * costs.decode.peak, looking)
+        if s.efficiency.offload:
+            watching -= module_bytes(self.video.transformer)
+        worst = max(costs.rollout.peak, watching)
+        return Phase("evaluation", flops, resident + worst)
 
     @property
     def resident_bytes(self) -> int:
-        """On the GPU all the time: policy, optimizer, latent geometry model, embeddings and clean latents."""
+        """On the GPU all the time: policy, optimizer and latent geometry model."""
         trained = num_parameters(self.video.transformer, trainable=True) * FLOAT32 * OPTIMIZER_COPIES
-        models = module_bytes(self.video.transformer) + module_bytes(self.lgm.model)
-        prompts = (self.num_prompts or 0) + (self.num_held_out or 0) + int(self.guided)
-        return models + trained + prompts * self.video.embedding_bytes + self.samples * self._latent_bytes
+        models = self.denoiser_bytes + module_bytes(self.lgm.model)
+        return models + trained
 
     @property
-    def num_prompts(self) -> int | None:
-        """Training prompts; None if their file is not here."""
-        return _count(self.settings.prompts, self.settings.num_prompts)
+    def denoiser_bytes(self) -> int:
+        """Of the denoiser on each GPU: its part of the frozen weights, with two blocks gathered, and the
+        LoRA."""
+        whole = module_bytes(self.video.transformer)
+        if self.settings.parallel == "ddp" or self.gpus == 1:
+            return whole
+        sharers = min(self.gpus, GPUS_OF_A_MACHINE) if self.settings.parallel == "hsdp" else self.gpus
+        lora = num_parameters(self.video.transformer, trainable=True) * FLOAT32
+        block = max(module_bytes(block) for block in self.video.transformer.blocks)
+        return lora + (whole - lora) // sharers + 2 * block
 
     @property
     def num_held_out(self) -> int | None:
@@ -163,13 +229,13 @@ def plan_training(settings: TrainSettings, assumptions: Assumptions) -> Plan:
             share the groups.
     """
     require_shares(Ranks(size=assumptions.gpus), settings)
-    planner = TrainPlanner(settings, assumptions.gpus)
-    costs = planner.costs()
+    planner, known = TrainPlanner(settings, assumptions.gpus), Known()
+    costs = planner.costs(known)
     phases, evaluation = planner.phases(costs), planner.evaluation(costs)
 
     def measured(changed: TrainSettings) -> list[Phase]:
         other = TrainPlanner(changed, assumptions.gpus)
-        costs = other.costs()
+        costs = other.costs(known)
         return [*other.phases(costs), other.evaluation(costs)]
 
     return Plan(
@@ -193,8 +259,8 @@ def plan_training(settings: TrainSettings, assumptions: Assumptions) -> Plan:
 
 
 def remedies(settings: TrainSettings) -> list[Remedy[TrainSettings]]:
-    """Settings that need less memory on a GPU, each on top of those before, and change no result but by
-    rounding."""
+    """Settings that need less memory on a GPU, each on top of those before. They change no result but by
+    rounding, and the last one, tiles, the seams in decoded videos."""
     changes: list[tuple[str, dict[str, object]]] = []
     if not settings.gradient_checkpointing:
         changes.append(("--gradient-checkpointing", {"gradient_checkpointing": True}))
@@ -206,16 +272,9 @@ def remedies(settings: TrainSettings) -> list[Remedy[TrainSettings]]:
     if settings.weights == "float32":
         half: dict[str, object] = {"precision": "bfloat16", "weights": "bfloat16"}
         changes.append(("--precision bfloat16 --weights bfloat16", half))
-    found: list[Remedy[TrainSettings]] = []
-    taken: dict[frozenset[str], tuple[str, dict[str, object]]] = {}
-    for flags, values in changes:
-        # A smaller batch takes the place of a larger one.
-        taken[frozenset(values)] = (flags, values)
-        update = {name: value for _, part in taken.values() for name, value in part.items()}
-        found.append(
-            Remedy(" ".join(flags for flags, _ in taken.values()), settings.model_copy(update=update))
-        )
-    return found
+    offload = () if settings.lockstep else ("offload",)
+    changes += efficiency_changes(settings.efficiency, (*offload, "offload_activations", "tiled_decoding"))
+    return stacked(settings, changes)
 
 
 def _figures(
@@ -223,13 +282,17 @@ def _figures(
 ) -> dict[str, str]:
     s = planner.settings
     seconds = sum(assumptions.seconds(phase.flops) for phase in phases)
+    place = {"cpu": "of host memory", "disk": "on disk"}[s.trajectory_storage]
     training_hours = s.iterations * seconds * assumptions.gpus / 3600
     figures = {
         "samples": f"{s.prompts_per_rollout * s.group_size} an iteration, {planner.samples} of them a GPU's",
-        "trajectories": f"{planner.trajectory_bytes / GIB:.2f} GiB of host memory, a GPU's share",
+        "trajectories": f"{planner.trajectory_bytes / GIB:.2f} GiB {place}, a GPU's share",
         "iteration": f"{seconds:,.1f} s; {s.updates_per_rollout * 3600 / seconds:,.1f} updates an hour",
         "training": f"{s.iterations} iterations, {training_hours:,.1f} GPU-hours",
     }
+    if s.parallel != "ddp" and assumptions.gpus > 1:
+        whole, held = module_bytes(planner.video.transformer), planner.denoiser_bytes
+        figures["denoiser"] = f"{held / GIB:.2f} of {whole / GIB:.2f} GiB on each GPU ({s.parallel})"
     sample_hours = assumptions.seconds(evaluation.flops) / 3600
     if planner.num_held_out is None:
         figures["evaluation"] = (
@@ -245,11 +308,6 @@ def _figures(
             f"{evaluation.memory / GIB:.1f} GiB a GPU"
         )
     figures["in all"] = f"{total:,.1f} GPU-hours (the paper: {PAPER_GPU_HOURS})"
-    if planner.num_prompts is None:
-        figures["prompts"] = (
-            f"{s.prompts} is not here to count; each takes {planner.video.embedding_bytes / 2**20:.0f} MiB "
-            "of a GPU's memory beside the figures above"
-        )
     if not planner.lgm_is_there:
         figures["LGM"] = (
             f"there is none in {s.lgm_path} yet; counted is {s.geometry_model} entered at its first stitch "

@@ -6,12 +6,31 @@ import torch
 
 from vggrpo.config import LGMSettings
 from vggrpo.lgm import LatentGeometryModel
+from vggrpo.training.lgm import make_trainable
 from vggrpo.training.lgm_data import BYTES_PER_PIXEL
 from vggrpo.training.lgm_gate import NOISE_LEVELS
-from vggrpo.training.plan.counting import Cost, empty_weights, module_bytes, num_parameters, without_values
+from vggrpo.training.plan.counting import (
+    Cost,
+    Known,
+    empty_weights,
+    module_bytes,
+    num_parameters,
+    once,
+    without_values,
+)
 from vggrpo.training.plan.models import GeometryPlan, VideoPlan, geometry_on_meta, stitched_on_meta
-from vggrpo.training.plan.plan import GIB, Assumptions, ModelSize, Phase, Plan, Remedy, problems
-from vggrpo.training.plan.train import FLOAT32, OPTIMIZER_COPIES
+from vggrpo.training.plan.plan import (
+    GIB,
+    Assumptions,
+    ModelSize,
+    Phase,
+    Plan,
+    Remedy,
+    efficiency_changes,
+    problems,
+    stacked,
+)
+from vggrpo.training.plan.train import FLOAT32, OPTIMIZER_COPIES, PAPER_GPU_HOURS
 from vggrpo.training.sources import num_held_out_generated, num_held_out_videos
 
 
@@ -46,10 +65,7 @@ class LGMPlanner:
         self.teacher = GeometryPlan(geometry_on_meta(s.geometry_model), self.video)
         self.point_is_given = s.stitch_point != "auto"
         trained = self._stitched()
-        if s.trainable == "lora":
-            trained.add_lora(s.lora_rank, s.lora_alpha)
-        else:
-            trained.train_all()
+        make_trainable(trained, s)
         self.finished, self.trained = (
             GeometryPlan(model, self.video) for model in (self._stitched(), trained)
         )
@@ -59,21 +75,32 @@ class LGMPlanner:
         point = self.settings.stitch_point if self.point_is_given else geometry.stitch_points[0].name
         return stitched_on_meta(geometry, point, self.video)
 
-    def costs(self) -> LGMCosts:
-        """Measures every computation once."""
+    def costs(self, known: Known | None = None) -> LGMCosts:
+        """Measures every computation once; those in `known`, of other memory settings of the same run, not
+        again."""
         s, video = self.settings, self.video
+        size, precision, known = s.batch_size, (s.precision, s.weights), {} if known is None else known
+        memory = (s.micro_batch, s.gradient_checkpointing, s.efficiency.offload_activations)
         with without_values():
             empty_weights(
                 video.transformer, video.vae, self.teacher.model, self.finished.model, self.trained.model
             )
             return LGMCosts(
-                denoise=video.denoise(s.batch_size, s.cfg_scale != 1.0),
-                decode=video.decode(),
-                encode=video.encode(),
-                teach=self.teacher.look(s.batch_size),
-                look=self.finished.look(s.batch_size),
-                distil=self.trained.look_and_backpropagate(s.batch_size, s.precision),
+                denoise=once(
+                    known, ("denoise", precision, size), lambda: video.denoise(size, s.cfg_scale != 1.0)
+                ),
+                decode=once(known, ("decode", s.efficiency.tiled_decoding), video.decode),
+                encode=once(known, "encode", video.encode),
+                teach=once(known, ("teach", size), lambda: self.teacher.look(size)),
+                look=once(known, ("look", size), lambda: self.finished.look(size)),
+                distil=once(known, ("distil", precision, size, memory), self._distil),
             )
+
+    def _distil(self) -> Cost:
+        size = self.settings.batch_size
+        part = self.settings.micro_batch or size
+        cost = self.trained.look_and_backpropagate(part, self.settings.precision)
+        return Cost(cost.flops * size / part, cost.peak)
 
     @property
     def num_real(self) -> int:
@@ -114,10 +141,15 @@ class LGMPlanner:
 
         trained = num_parameters(self.trained.model, trainable=True) * FLOAT32 * OPTIMIZER_COPIES
         uncut = module_bytes(self.video.vae) + module_bytes(self.teacher.model)
-        making = uncut + module_bytes(self.video.transformer) + self.video.text_encoder_bytes
+        teacher, vae = module_bytes(self.teacher.model), module_bytes(self.video.vae)
         converting = max(size * costs.decode.peak, size * costs.encode.peak, costs.teach.peak)
+        denoiser = module_bytes(self.video.transformer)
+        if s.efficiency.offload:
+            making = max(denoiser + costs.denoise.peak, vae + converting, self.video.text_encoder_bytes)
+        else:
+            making = vae + max(denoiser + max(costs.denoise.peak, converting), self.video.text_encoder_bytes)
         return [
-            Phase("clips", clips, making + max(costs.denoise.peak, converting)),
+            Phase("clips", clips, teacher + making),
             Phase(
                 "distillation", distillation, module_bytes(self.trained.model) + trained + costs.distil.peak
             ),
@@ -133,20 +165,22 @@ def plan_lgm(settings: LGMSettings, assumptions: Assumptions) -> Plan:
     Raises:
         ConfigError: if models or the stitch point do not exist, or do not fit the sizes.
     """
-    planner = LGMPlanner(settings)
-    phases = planner.phases(planner.costs())
+    planner, known = LGMPlanner(settings), Known()
+    phases = planner.phases(planner.costs(known))
 
     def measured(changed: LGMSettings) -> list[Phase]:
         other = LGMPlanner(changed)
-        return other.phases(other.costs())
+        return other.phases(other.costs(known))
 
-    hours = sum(assumptions.seconds(phase.flops) for phase in phases) / 3600
+    seconds = {phase.name: assumptions.seconds(phase.flops) for phase in phases}
+    hours, distilling = sum(seconds.values()) / 3600, seconds["distillation"]
     num_clips = planner.num_real + planner.num_generated
     figures = {
         "clips": f"{planner.num_real} real, {planner.num_generated} generated, "
         f"{num_clips * planner.clip_bytes / GIB:,.1f} GiB on the disk",
-        "distillation": f"{planner.steps} optimizer steps",
-        "in all": f"{hours:,.1f} GPU-hours, the layer search's regressions not counted",
+        "distillation": f"{planner.steps} optimizer steps, {planner.steps * 3600 / distilling:,.0f} an hour",
+        "in all": f"{hours:,.1f} GPU-hours (the paper, with the policy's training: {PAPER_GPU_HOURS}); the "
+        "layer search's regressions are not counted",
     }
     if not planner.point_is_given:
         figures["LGM"] = "counted is the first stitch point, the most expensive one; the search chooses later"
@@ -171,12 +205,18 @@ def plan_lgm(settings: LGMSettings, assumptions: Assumptions) -> Plan:
 def remedies(settings: LGMSettings) -> list[Remedy[LGMSettings]]:
     """Settings that need less memory on the GPU, each on top of those before."""
     changes: list[tuple[str, dict[str, object]]] = []
+    if not settings.gradient_checkpointing:
+        changes.append(("--gradient-checkpointing", {"gradient_checkpointing": True}))
+    if (settings.micro_batch or settings.batch_size) > 1:
+        changes.append(("--micro-batch 1", {"micro_batch": 1}))
     batch = settings.batch_size // 2
     while batch >= 1:
         changes.append((f"--batch-size {batch}", {"batch_size": batch}))
         batch //= 2
-    flags, update = changes[-1] if changes else ("", {})
     if settings.weights == "float32":
-        half = {"precision": "bfloat16", "weights": "bfloat16"}
-        changes.append((f"{flags} --precision bfloat16 --weights bfloat16".strip(), update | half))
-    return [Remedy(flags, settings.model_copy(update=update)) for flags, update in changes]
+        half: dict[str, object] = {"precision": "bfloat16", "weights": "bfloat16"}
+        changes.append(("--precision bfloat16 --weights bfloat16", half))
+    changes += efficiency_changes(
+        settings.efficiency, ("offload", "offload_activations", "tiled_decoding")
+    )
+    return stacked(settings, changes)

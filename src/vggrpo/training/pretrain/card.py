@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from vggrpo import __version__
-from vggrpo.backbones.wan.source import read_json, weight_files
+from vggrpo.backbones.pipelines.source import read_json, weight_files
 from vggrpo.io import load_tensors
 from vggrpo.training.pretrain.provenance import Training
 from vggrpo.training.pretrain.summary import Rows

@@ -27,7 +27,7 @@ from vggrpo.geometry import (
 from vggrpo.io import RunFolder, atomic_folder, make_generator
 from vggrpo.lgm import agreement, distillation_loss
 from vggrpo.lgm.quality import log_depth, scene_scale
-from vggrpo.training.loop import run_job
+from vggrpo.training.loop import Job, run_job
 from vggrpo.training.muon import muon_and_adamw
 from vggrpo.training.optim import parameter_group
 from vggrpo.training.pretrain.guidance import GeometryGuide, mirrored
@@ -49,7 +49,7 @@ CONFIDENCE_REGULARISER = 0.1
 """The confidence that minimises error * C - a log C is a / error: about 2 at a depth error of 5 %."""
 
 
-class GeometryJob:
+class GeometryJob(Job):
     """Key frames in; exact cameras, depth, points and scene flow out.
 
     Step n draws its clips from a window of the world's endless sequence that moves on by `fresh_clips` a

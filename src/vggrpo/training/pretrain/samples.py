@@ -22,7 +22,7 @@ class SampleMaker:
         clips = settings.clips
         self._video, self._cfg_scale = video, settings.cfg_scale
         self._shape = video.latent_shape(clips.num_frames, clips.height, clips.width)
-        self._schedule = video.schedule(settings.infer_steps)
+        self._schedule = video.schedule(settings.infer_steps, self._shape)
         self._negative = video.encode_prompts([""])[0] if settings.cfg_scale != 1 else None
 
     def __call__(self, captions: Sequence[str], seeds: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ from vggrpo.backbones.wan import load_vae
 from vggrpo.config import ConfigError
 from vggrpo.config.pretrain import VAESettings
 from vggrpo.io import RunFolder, atomic_folder, make_generator
-from vggrpo.training.loop import run_job
+from vggrpo.training.loop import Job, run_job
 from vggrpo.training.muon import muon_and_adamw
 from vggrpo.training.pretrain.initial import require_same_architecture
 from vggrpo.training.pretrain.pool import ClipPool, to_float
@@ -27,7 +27,7 @@ VALIDATION_CLIPS = 32
 STATISTICS_CLIPS = 256
 
 
-class VAEJob:
+class VAEJob(Job):
     """Reconstruction (L1 + L2 + image gradients) with a small KL term."""
 
     name = "train VAE"

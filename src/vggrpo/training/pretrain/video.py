@@ -9,14 +9,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import UMT5EncoderModel
 
-from vggrpo.backbones.wan import (
-    WanBackbone,
-    decode_frames,
-    encode_text,
-    fingerprint,
-    load_vae,
-    normalise_latents,
-)
+from vggrpo.backbones.pipelines import fingerprint
+from vggrpo.backbones.wan import WanBackbone, decode_frames, encode_text, load_vae, normalise_latents
 from vggrpo.config import ConfigError
 from vggrpo.config.pretrain import VideoSettings
 from vggrpo.flow import SigmaSchedule, ode_step
@@ -29,7 +23,7 @@ from vggrpo.io import (
     progress,
     save_tensors,
 )
-from vggrpo.training.loop import run_job
+from vggrpo.training.loop import Job, run_job
 from vggrpo.training.muon import muon_and_adamw
 from vggrpo.training.pretrain.contact_sheet import draw_contact_sheet
 from vggrpo.training.pretrain.initial import require_same_architecture
@@ -51,7 +45,7 @@ SHEET_CLIPS, SHEET_STEPS = 16, 30
 """Samples on a contact sheet, and their denoising steps."""
 
 
-class VideoJob:
+class VideoJob(Job):
     """Flow matching at sigmas of a shifted logit-normal distribution, on pictures first, then on clips."""
 
     name = "train video model"

@@ -17,6 +17,7 @@ from vggrpo.config.errors import CorruptFileError
 from vggrpo.config.models import HUB_ID
 from vggrpo.io import file_sha256
 
+TOKENIZER_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "spiece.model"
 SINGLE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """How diffusers and transformers name weights that are one file."""
 
@@ -56,7 +57,7 @@ class PipelineSource:
         Raises:
             FileNotFoundError: if the pipeline has no such part, or the repository cannot be reached.
         """
-        folder = self._root(f"{part}/*.json", f"{part}/*.safetensors") / part
+        folder = self._root(f"{part}/*.json", f"{part}/*.safetensors", f"{part}/{SENTENCEPIECE_FILE}") / part
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{self.name} has no {part} folder: it is incomplete or no diffusers pipeline"
@@ -189,14 +190,15 @@ def _quiet_loading() -> Iterator[None]:
 
 
 def fingerprint(*folders: Path) -> str:
-    """SHA-256 of the configuration and weights (of a tokenizer, its tokenizer.json) in these folders.
+    """SHA-256 of the configuration and weights (of a tokenizer, the file of its tokens) in these folders.
 
     Fields of the configuration that name library versions and places do not count.
     """
     digest = hashlib.sha256()
     for folder in folders:
-        if (folder / "tokenizer.json").is_file():
-            digest.update(file_sha256(folder / "tokenizer.json").encode())
+        tokens = (folder / name for name in (TOKENIZER_FILE, SENTENCEPIECE_FILE))
+        if (file := next(filter(Path.is_file, tokens), None)) is not None:
+            digest.update(file_sha256(file).encode())
             continue
         config = {k: v for k, v in read_json(folder / "config.json").items() if not k.startswith("_")}
         config.pop("transformers_version", None)

@@ -1,4 +1,4 @@
-"""What a Wan pipeline's folder holds, compared with what its parts need; no weight is read."""
+"""What a video pipeline's folder holds, compared with what its parts need; no weight is read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,24 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+    LTXVideoTransformer3DModel,
+    WanTransformer3DModel,
+)
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from vggrpo.backbones.checkpoint import KeyMap, KeyReport
-from vggrpo.backbones.wan.source import PipelineSource, read_json, weight_files
-from vggrpo.backbones.wan.text import load_tokenizer
+from vggrpo.backbones.pipelines.source import PipelineSource, read_json, weight_files
+from vggrpo.backbones.pipelines.tokens import load_tokenizer
+from vggrpo.config.errors import ConfigError
 
 SHARED_EMBEDDING = ("encoder.embed_tokens.weight", "shared.weight")
 """Two names of the text encoder's one embedding; files hold either or both."""
 
-BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "transformer": WanTransformer3DModel.from_config,
-    "vae": AutoencoderKLWan.from_config,
-    "text_encoder": lambda config: UMT5EncoderModel(UMT5Config(**config)),
+BUILDERS: dict[str, dict[str, Callable[[dict[str, Any]], nn.Module]]] = {
+    "WanPipeline": {
+        "transformer": WanTransformer3DModel.from_config,
+        "vae": AutoencoderKLWan.from_config,
+        "text_encoder": lambda config: UMT5EncoderModel(UMT5Config(**config)),
+    },
+    "LTXPipeline": {
+        "transformer": LTXVideoTransformer3DModel.from_config,
+        "vae": AutoencoderKLLTXVideo.from_config,
+        "text_encoder": lambda config: T5EncoderModel(T5Config(**config)),
+    },
 }
-"""Parts with weights, by their folders."""
+"""By pipeline: the parts with weights, by their folders."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class PipelineReport:
     """A pipeline's folder, and for each part with weights what becomes of each of its tensors."""
 
     path: Path
+    pipeline: str
+    """Its class in diffusers."""
     parts: Mapping[str, KeyReport]
 
     @property
@@ -45,7 +60,7 @@ class PipelineReport:
 
     def lines(self) -> list[str]:
         """The report for people."""
-        lines = [f"{self.path}: WanPipeline"]
+        lines = [f"{self.path}: {self.pipeline}"]
         for part, keys in self.parts.items():
             lines += [f"  {part}", *(f"    {line}" for line in keys.lines())]
         return lines
@@ -57,16 +72,21 @@ def pipeline_report(folder: Path) -> PipelineReport:
     Raises:
         FileNotFoundError: if a part, one of its files, or the tokenizer is missing.
         CorruptFileError: if a file is damaged.
+        ConfigError: if the pipeline is of a class that is not known here.
     """
     source = PipelineSource(folder)
+    pipeline = source.index.get("_class_name")
+    if pipeline not in BUILDERS:
+        raise ConfigError(f"{folder} is a {pipeline}; known here are {', '.join(BUILDERS)}")
     load_tokenizer(source.folder("tokenizer"))
-    return PipelineReport(folder, {part: _part_report(part, source.folder(part)) for part in BUILDERS})
+    parts = {part: _part_report(build, source.folder(part)) for part, build in BUILDERS[pipeline].items()}
+    return PipelineReport(folder, pipeline, parts)
 
 
-def _part_report(part: str, folder: Path) -> KeyReport:
+def _part_report(build: Callable[[dict[str, Any]], nn.Module], folder: Path) -> KeyReport:
     files = weight_files(folder)
     with torch.device("meta"):
-        module = BUILDERS[part](read_json(folder / "config.json"))
+        module = build(read_json(folder / "config.json"))
     own = dict(module.state_dict())
     found = {name: tensor for file in files for name, tensor in _shapes(file).items()}
     if not own.keys().isdisjoint(SHARED_EMBEDDING):

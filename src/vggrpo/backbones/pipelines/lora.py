@@ -1,4 +1,4 @@
-"""LoRA on a Wan transformer, in the file format of diffusers."""
+"""LoRA on a video transformer of diffusers, in the file format of diffusers."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers import WanPipeline, WanTransformer3DModel
 from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -25,15 +24,13 @@ PREFIX = "transformer."
 """Of the names in a file by diffusers."""
 
 LoraTargets = Literal["attention", "attention+ffn"]
-TARGET_MODULES: dict[str, tuple[str, ...]] = {
-    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
-    "attention+ffn": ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"),
-}
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD = ("net.0.proj", "net.2")
+FEED_FORWARD_NAMES = ("ffn", "ff")
+"""A block's feed-forward network, as Wan and as LTX-Video call it."""
 
 
-def add_lora(
-    transformer: WanTransformer3DModel, rank: int, alpha: float, targets: str = "attention", seed: int = 0
-) -> None:
+def add_lora(transformer: Any, rank: int, alpha: float, targets: str = "attention", seed: int = 0) -> None:
     """Adds trainable LoRA layers, float32, to every attention (and feed-forward) projection of the blocks.
 
     A ~ N(0, 1/rank^2), the same for a `seed` on every device, and B = 0: the policy starts as the base model.
@@ -43,21 +40,17 @@ def add_lora(
     """
     if has_lora(transformer):
         raise ValueError("the model has LoRA layers already; load the base model again to start afresh")
-    if targets not in TARGET_MODULES:
+    if targets not in get_args(LoraTargets):
         raise ValueError(f"targets is {targets!r}, expected one of {', '.join(get_args(LoraTargets))}")
     if rank < 1:
         raise ValueError(f"rank is {rank}, expected at least 1")
     if not alpha > 0:
         raise ValueError(f"alpha is {alpha}, expected a positive number")
-    names = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
-    for target in TARGET_MODULES[targets]:
-        if not any(name.endswith(f".{target}") for name in names):
-            raise ValueError(f"LoRA target {target} matches no layer of {type(transformer).__name__}")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         init_lora_weights="gaussian",
-        target_modules=list(TARGET_MODULES[targets]),
+        target_modules=_target_modules(transformer, targets),
     )
     with torch.random.fork_rng(devices=[]):
         transformer.add_adapter(config, adapter_name=ADAPTER)
@@ -68,12 +61,25 @@ def add_lora(
             parameter.data.copy_(start)
 
 
-def has_lora(transformer: WanTransformer3DModel) -> bool:
+def _target_modules(transformer: Any, targets: str) -> list[str]:
+    """The ends of the names of the layers that get LoRA."""
+    names = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    chosen = list(ATTENTION)
+    if targets == "attention+ffn":
+        own = next((own for own in FEED_FORWARD_NAMES if any(f".{own}." in name for name in names)), "ffn")
+        chosen += [f"{own}.{layer}" for layer in FEED_FORWARD]
+    for target in chosen:
+        if not any(name.endswith(f".{target}") for name in names):
+            raise ValueError(f"LoRA target {target} matches no layer of {type(transformer).__name__}")
+    return chosen
+
+
+def has_lora(transformer: Any) -> bool:
     """Whether the transformer carries LoRA layers."""
     return any(isinstance(module, BaseTunerLayer) for module in transformer.modules())
 
 
-def lora_parameters(transformer: WanTransformer3DModel, adapter: str = ADAPTER) -> dict[str, nn.Parameter]:
+def lora_parameters(transformer: Any, adapter: str = ADAPTER) -> dict[str, nn.Parameter]:
     """The LoRA parameters of an adapter by their names in the transformer, float32.
 
     Raises:
@@ -86,7 +92,7 @@ def lora_parameters(transformer: WanTransformer3DModel, adapter: str = ADAPTER) 
 
 
 @contextmanager
-def lora_disabled(transformer: WanTransformer3DModel) -> Iterator[None]:
+def lora_disabled(transformer: Any) -> Iterator[None]:
     """Within the context the transformer computes exactly what the base model does. May be nested.
 
     Leave the context before `backward`: while it lasts the LoRA parameters do not require gradients.
@@ -102,8 +108,10 @@ def lora_disabled(transformer: WanTransformer3DModel) -> Iterator[None]:
         transformer.enable_adapters()
 
 
-def save_lora(transformer: WanTransformer3DModel, folder: Path) -> Path:
+def save_lora(transformer: Any, folder: Path, pipeline: Any) -> Path:
     """Writes the LoRA weights with rank and alpha: plain `pipe.load_lora_weights(folder)` gives the policy.
+
+    `pipeline` is the class of `pipe`.
 
     Raises:
         ValueError: if there are no LoRA layers, or they were loaded with a scale other than 1, which the
@@ -119,7 +127,7 @@ def save_lora(transformer: WanTransformer3DModel, folder: Path) -> Path:
     # Without this metadata a loader takes alpha = rank: another policy, and no warning.
     metadata = _collate_lora_metadata({"transformer": transformer})
     with atomic_file(Path(folder) / LORA_FILE) as temporary:
-        WanPipeline.save_lora_weights(
+        pipeline.save_lora_weights(
             temporary.parent,
             transformer_lora_layers=get_peft_model_state_dict(transformer, adapter_name=ADAPTER),
             weight_name=temporary.name,
@@ -128,21 +136,22 @@ def save_lora(transformer: WanTransformer3DModel, folder: Path) -> Path:
     return Path(folder) / LORA_FILE
 
 
-def load_lora(transformer: WanTransformer3DModel, folder: Path, scale: float = 1.0) -> None:
+def load_lora(transformer: Any, folder: Path, pipeline: Any, scale: float = 1.0) -> None:
     """Loads LoRA weights for inference or further training, in place of any that are there.
 
     Args:
         folder: a folder by `save_lora` or by any diffusers or ComfyUI program, or its .safetensors file.
+        pipeline: the transformer's pipeline class, which knows the formats.
         scale: multiplies what the layers add; 0 is the base model.
 
     Raises:
         FileNotFoundError, CorruptFileError: if the file is missing or damaged, or fits this model not at
             all or only in part.
     """
-    load_loras(transformer, [(folder, scale)])
+    load_loras(transformer, [(folder, scale)], pipeline)
 
 
-def load_loras(transformer: WanTransformer3DModel, loras: Sequence[tuple[Path, float]]) -> None:
+def load_loras(transformer: Any, loras: Sequence[tuple[Path, float]], pipeline: Any) -> None:
     """Loads several LoRAs, each with its scale, in place of any that are there; what they add is summed.
 
     The first is the one that `lora_parameters` and `save_lora` know; the others are for inference.
@@ -151,7 +160,7 @@ def load_loras(transformer: WanTransformer3DModel, loras: Sequence[tuple[Path, f
         FileNotFoundError, CorruptFileError: as `load_lora`; then no LoRA is left on the model.
     """
     files = [lora_file(Path(folder)) for folder, _ in loras]
-    contents = [lora_state(file) for file in files]
+    contents = [lora_state(file, pipeline) for file in files]
     if has_lora(transformer):
         transformer.unload_lora()
     names = [ADAPTER if number == 0 else f"{ADAPTER}_{number}" for number in range(len(loras))]
@@ -166,14 +175,15 @@ def load_loras(transformer: WanTransformer3DModel, loras: Sequence[tuple[Path, f
         transformer.set_adapters(names, weights=[scale for _, scale in loras])
 
 
-def lora_state(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
-    """The tensors of a LoRA file by diffusers' names ("transformer.blocks.0..."), and its metadata.
+def lora_state(file: Path, pipeline: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
+    """The tensors of a LoRA file by diffusers' names ("transformer.blocks.0..."), and its metadata,
+    as `pipeline`, a pipeline class, reads it.
 
     Raises:
-        CorruptFileError: if it is damaged, or holds no LoRA of a Wan transformer.
+        CorruptFileError: if it is damaged, or holds no LoRA of a transformer.
     """
     try:
-        state, metadata = WanPipeline.lora_state_dict(
+        state, metadata = pipeline.lora_state_dict(
             str(file.parent), weight_name=file.name, use_safetensors=True, return_lora_metadata=True
         )
     except SafetensorError as error:
@@ -181,14 +191,14 @@ def lora_state(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | No
     if not any(key.startswith(PREFIX) for key in state):
         example = next(iter(state), "nothing")
         raise CorruptFileError(
-            f"{file} holds no LoRA weights of a Wan transformer (it holds {example!r}): a folder written by "
-            "peft's save_pretrained is not in the format of diffusers"
+            f"{file} holds no LoRA weights of a {pipeline.__name__}'s transformer (it holds {example!r}): a "
+            "folder written by peft's save_pretrained is not in the format of diffusers"
         )
     return state, metadata
 
 
 def _load_adapter(
-    transformer: WanTransformer3DModel,
+    transformer: Any,
     file: Path,
     state: dict[str, torch.Tensor],
     metadata: dict[str, Any] | None,
@@ -237,7 +247,7 @@ def lora_file(path: Path) -> Path:
     return others[0]
 
 
-def _make_trainable(transformer: WanTransformer3DModel, adapter: str = ADAPTER) -> None:
+def _make_trainable(transformer: Any, adapter: str = ADAPTER) -> None:
     """LoRA layers of a half-precision model are half precision too; optimizers need float32."""
     for parameter in lora_parameters(transformer, adapter).values():
         parameter.data = parameter.data.float()

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from formula_lgm import LatentsAsCameras, StandsRight
 
+from formula_lgm import LatentsAsCameras, StandsRight
 from vggrpo.backbones import load_video_backbone
 from vggrpo.config import TrainSettings
 from vggrpo.data import Prompt
@@ -52,6 +52,7 @@ def tiny_trainer(
     run = RunFolder(output, settings)
     if ranks.is_first:
         run = RunFolder.start(output, settings, resume)
+    ranks.wait()  # the others' rollouts go into the folder
     policy = load_video_backbone(settings.base_model)
     generator = torch.Generator().manual_seed(5)
     return VGGRPOTrainer(

@@ -1,9 +1,10 @@
-"""Attention kernels of a single model, and tiles: diffusers' switches without their side effects."""
+"""Attention kernels of a single model, tiles, and activations on the CPU: switches without side effects."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+import torch
 from diffusers.models.attention_dispatch import (
     AttentionBackendName,
     _AttentionBackendRegistry,
@@ -32,7 +33,7 @@ def check_attention_backend(name: str) -> None:
         ) from error
 
 
-def use_attention_backend(transformer: WanTransformer3DModel, name: str) -> None:
+def use_attention_backend(transformer: Any, name: str) -> None:
     """Makes this model's attention use the kernel called `name`.
 
     diffusers would make it the choice of every other model of the process too; here that stays as it was.
@@ -47,7 +48,7 @@ def use_attention_backend(transformer: WanTransformer3DModel, name: str) -> None
 
 
 @contextmanager
-def tiled(vae: AutoencoderKLWan, enabled: bool) -> Iterator[None]:
+def tiled(vae: Any, enabled: bool) -> Iterator[None]:
     """Within the context the autoencoder works in overlapping tiles, of its own size, if `enabled`."""
     before = vae.use_tiling
     vae.use_tiling = enabled
@@ -55,3 +56,13 @@ def tiled(vae: AutoencoderKLWan, enabled: bool) -> Iterator[None]:
         yield
     finally:
         vae.use_tiling = before
+
+
+def activations_on_cpu(enabled: bool, device: torch.device) -> AbstractContextManager[object]:
+    """Within the context what a backward pass will need waits on the CPU, if `enabled`.
+
+    Of checkpointed blocks that is their inputs; they come back, bit for bit, when their turn comes.
+    """
+    if not enabled:
+        return nullcontext()
+    return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")

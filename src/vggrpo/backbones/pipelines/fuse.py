@@ -1,4 +1,4 @@
-"""LoRAs merged into a Wan pipeline's own weights: a folder that needs no LoRA any more."""
+"""LoRAs merged into a pipeline's own weights: a folder that needs no LoRA any more."""
 
 import shutil
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vggrpo.backbones.wan.backbone import WanBackbone
-from vggrpo.backbones.wan.lora import lora_file
-from vggrpo.backbones.wan.source import weight_files
+from vggrpo.backbones.pipelines.backbone import PipelineBackbone
+from vggrpo.backbones.pipelines.lora import lora_file
+from vggrpo.backbones.pipelines.source import weight_files
 from vggrpo.config.errors import CorruptFileError
 from vggrpo.io import atomic_folder, file_sha256, write_json
 
@@ -20,7 +20,7 @@ RECORD_FILE = "fused_loras.json"
 WEIGHT, BIAS = "weight", "bias"
 
 
-def fuse_loras(backbone: WanBackbone, loras: Sequence[tuple[Path, float]], output: Path) -> None:
+def fuse_loras(backbone: PipelineBackbone, loras: Sequence[tuple[Path, float]], output: Path) -> None:
     """Writes the pipeline's folder anew with the effect of LoRAs, (folder, scale) each, in its transformer.
 
     Everything else is copied as it is: files, their division, and the type of every weight. A sum is made in

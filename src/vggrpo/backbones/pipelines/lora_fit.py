@@ -1,35 +1,38 @@
-"""Whether a LoRA fits a Wan transformer, from the two files alone: nothing of the model is loaded."""
+"""Whether a LoRA fits a video transformer, from the two files alone: nothing of the model is loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import nn
 
-from vggrpo.backbones.wan.lora import PREFIX, lora_file, lora_state
+from vggrpo.backbones.pipelines.lora import PREFIX, lora_file, lora_state
 from vggrpo.config.errors import ConfigError
 
 REMEDY = "name the base model that it was trained on, or another LoRA"
 
 
-def check_lora(transformer_config: Mapping[str, Any], folder: Path, model: str) -> None:
+def check_lora(
+    transformer_class: Any, transformer_config: Mapping[str, Any], folder: Path, model: str, pipeline: Any
+) -> None:
     """Makes sure that every layer that the LoRA changes is in the model and has the LoRA's size.
 
     Args:
+        transformer_class: diffusers' class of the model's transformer.
         transformer_config: of the model's transformer.
         folder: of the LoRA, or its file.
         model: the model's name, for messages.
+        pipeline: the model's pipeline class, which knows the formats.
 
     Raises:
         FileNotFoundError, CorruptFileError: if the LoRA is missing, damaged or in another format.
         ConfigError: if it is another model's.
     """
     file = lora_file(Path(folder))
-    state, _ = lora_state(file)
+    state, _ = lora_state(file, pipeline)
     with torch.device("meta"):
-        transformer = WanTransformer3DModel.from_config(dict(transformer_config))
+        transformer = transformer_class.from_config(dict(transformer_config))
     layers = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
     for key, tensor in state.items():
         name, found, _ = key.removeprefix(PREFIX).partition(".lora_")

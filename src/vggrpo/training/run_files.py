@@ -1,0 +1,16 @@
+"""Where a run of `vggrpo train` keeps what its evaluations make."""
+
+from pathlib import Path
+
+REPORT_NAME = "report.html"
+
+
+def records_file(run: Path, iteration: int) -> Path:
+    """The held-out records after `iteration` iterations."""
+    return run / "evaluations" / f"step_{iteration:06d}.json"
+
+
+def sample_video(run: Path, iteration: int, key: tuple[str, int]) -> Path:
+    """The video of a held-out sample, (prompt_id, index of its noise)."""
+    prompt_id, noise = key
+    return run / "samples" / f"step_{iteration:06d}" / f"{prompt_id}_{noise}.mp4"
