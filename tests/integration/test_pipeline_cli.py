@@ -219,6 +219,6 @@ def test_train_lgm_goes_on_from_a_model_it_made(pipeline, tmp_path):
 def test_train_lgm_goes_on_at_the_same_stitch_point_only(pipeline, tmp_path):
     flags = [*pipeline.lgm_flags, "--init", pipeline.folder / "lgm" / "model", "--stitch-point", "E0"]
     outcome = vggrpo("train-lgm", "--output", tmp_path / "more", *flags)
-    assert outcome.status == 1
+    assert outcome.status == 2
     assert "stitch_point is E0, but init" in outcome.err
     assert not (tmp_path / "more").exists()

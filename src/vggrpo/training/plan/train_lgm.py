@@ -216,7 +216,5 @@ def remedies(settings: LGMSettings) -> list[Remedy[LGMSettings]]:
     if settings.weights == "float32":
         half: dict[str, object] = {"precision": "bfloat16", "weights": "bfloat16"}
         changes.append(("--precision bfloat16 --weights bfloat16", half))
-    changes += efficiency_changes(
-        settings.efficiency, ("offload", "offload_activations", "tiled_decoding")
-    )
+    changes += efficiency_changes(settings.efficiency, ("offload", "offload_activations", "tiled_decoding"))
     return stacked(settings, changes)
