@@ -90,8 +90,9 @@ def succeeded(outcome: Outcome) -> str:
     [
         ("wan2.1", "any4d", "M2", FRUGAL),
         ("wan2.2", "any4d", "E1", ()),
-        ("wan2.1", "vggt", "auto", ()),
-        ("wan2.2", "vggt", "A3", FRUGAL),
+        ("wan2.1", "vggt", "A3", FRUGAL),
+        # A regression from 48 channels takes half a minute, and there are two.
+        pytest.param("wan2.2", "vggt", "auto", (), marks=pytest.mark.slow),
     ],
 )
 def test_every_stage(
