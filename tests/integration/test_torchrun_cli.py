@@ -46,6 +46,12 @@ def test_two_processes_make_the_run_of_one(pipeline: Pipeline, flags: tuple[obje
     moved = torch.cat([(weights[0][name] - weights[1][name]).flatten().abs() for name in weights[0]])
     assert moved.median() < 1e-4
 
+    sharing = pipeline.folder / "two-that-share-the-weights"
+    done = torchrun(2, "train", *flags, "--parallel", "fsdp", "--output", sharing)
+    assert done.returncode == 0, done.stderr
+    weights_of_sharers = load_file(sharing / "lora" / "pytorch_lora_weights.safetensors")
+    assert all(torch.equal(weights_of_sharers[name], weight) for name, weight in weights[1].items())
+
 
 def test_wrong_settings_end_all_processes_with_one_reason(
     pipeline: Pipeline, flags: tuple[object, ...]

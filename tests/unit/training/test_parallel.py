@@ -62,6 +62,11 @@ def each_way(ranks: Ranks, pipeline: Path, output: Path, ways: dict[str, dict[st
         if name == "fsdp":
             trainer.iteration = 1
             trainer.save_checkpoint()
+            # One rank saves alone, between passes without gradients: all must still be in step.
+            trainer.rollout(0)
+            if ranks.is_first:
+                trainer.policy.save_lora(output / "best")
+            trainer.rollout(1)
     return answers
 
 

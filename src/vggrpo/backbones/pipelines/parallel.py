@@ -26,7 +26,9 @@ def shard_frozen(transformer: Any, mesh: DeviceMesh) -> None:
     trained: set[nn.Parameter] = {p for p in transformer.parameters() if p.requires_grad}
     for block in _blocks(transformer):
         fully_shard(block, mesh=mesh, ignored_params=trained)
-    fully_shard(transformer, mesh=mesh, ignored_params=trained)
+    # FSDP2 would leave the rest whole after a forward pass until a backward pass or a state_dict(). A
+    # process that saves the LoRA alone, after passes without gradients, would then be out of step.
+    fully_shard(transformer, mesh=mesh, ignored_params=trained, reshard_after_forward=True)
 
 
 def share_tokens(transformer: Any, mesh: DeviceMesh) -> None:
