@@ -1,6 +1,6 @@
 """What Wan2.1-1.3B and Wan2.2-5B cost at their published sizes, with random weights: seconds and peak memory.
 
-    python benchmarks/full_size.py                  # on a GPU of 80 GB; half an hour, 15 GB of disk
+    python benchmarks/full_size.py                  # on a GPU of 80 GB; 15 GB of disk
     python benchmarks/full_size.py --small          # the same code on tiny models, also on a CPU
 
 Of every model and clip size:
@@ -38,6 +38,7 @@ from common.results import write_result
 from torch import Tensor
 
 from vggrpo.backbones import VideoBackbone
+from vggrpo.backbones.wan.official import PipelineShape
 from vggrpo.config import TrainSettings, load_recipe
 from vggrpo.data import Prompt
 from vggrpo.evaluation import KeyFrameTeacher, RewardTiming, time_reward_paths
@@ -110,17 +111,15 @@ class Bench:
     def case(self, case: Case, folder: Path) -> dict[str, Any]:
         """Every figure of a case."""
         settings = self.settings(case, folder)
-        write_pipeline(Path(settings.base_model), self.shape(case), settings.flow_shift or 1.0, self.device)
-        iteration = self.iteration(settings)
+        shape = self.sizes.video[case.model]
+        write_pipeline(Path(settings.base_model), shape, settings.flow_shift or 1.0, self.device)
+        iteration = self.iteration(settings, shape)
         self.free()
         video = open_video_model(settings.base_model, settings, self.device)
         rewards = {name: self.reward(name, case, video) for name in ("any4d", "vggt")}
         del video
         self.free()
         return {"one iteration": iteration, f"reward of a batch of {REWARD_BATCH}": rewards}
-
-    def shape(self, case: Case) -> Any:
-        return self.sizes.video[case.model]
 
     def settings(self, case: Case, folder: Path) -> TrainSettings:
         """The recipe's, but for the clip's size and one optimizer step on a small group."""
@@ -138,7 +137,7 @@ class Bench:
             changes["train_steps"] = SMALL_STEPS
         return load_recipe(f"{case.model}/train", TrainSettings, changes)
 
-    def iteration(self, settings: TrainSettings) -> dict[str, dict[str, float]]:
+    def iteration(self, settings: TrainSettings, shape: PipelineShape) -> dict[str, dict[str, float]]:
         """Rollout, LGM and update of one iteration."""
         policy = open_video_model(settings.base_model, settings, self.device, settings.gradient_checkpointing)
         clip = (settings.num_frames, settings.height, settings.width)
@@ -150,8 +149,8 @@ class Bench:
             random_lgm(settings.geometry_model, self.sizes, policy.latent_spec, grid, self.device),
             build_rewards(settings.rewards),
             [Prompt("prompt", "random numbers in place of a text")],
-            self.embeddings(policy)[None],
-            self.embeddings(policy),
+            self.embeddings(shape)[None],
+            self.embeddings(shape),
         )
         self.warm_up(trainer)
         group, rollout = self.phase(lambda: trainer.rollout(0))
@@ -160,10 +159,9 @@ class Bench:
         _, update = self.phase(lambda: trainer.update([group], advantages))
         return {"rollout": rollout, "LGM": score, "update": update}
 
-    def embeddings(self, policy: VideoBackbone) -> Tensor:
+    def embeddings(self, shape: PipelineShape) -> Tensor:
         """[L, D] of a prompt: random, since no text encoder is needed to measure."""
-        width = policy.transformer.config.text_dim
-        return torch.randn(512 if self.sizes is OFFICIAL_SIZES else 24, width, device=self.device)
+        return torch.randn(shape.text_length, shape.transformer["text_dim"], device=self.device)
 
     def warm_up(self, trainer: VGGRPOTrainer) -> None:
         """One velocity, so that kernels are loaded and chosen before anything is measured."""

@@ -9,6 +9,7 @@ and one scene, and then one whole iteration: rollout, score, update.
 
 import argparse
 import multiprocessing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +17,11 @@ from typing import Any
 
 import torch
 from common.memory import resident, restart_peak
+from common.random_models import SMALL_SIZES
 from common.results import write_result
 
 from vggrpo.backbones import load_video_backbone
-from vggrpo.backbones.any4d import Any4D, Any4DConfig
+from vggrpo.backbones.any4d import Any4D
 from vggrpo.config import TrainSettings
 from vggrpo.data import Prompt
 from vggrpo.io import RunFolder
@@ -51,24 +53,11 @@ def save_models(folder: Path) -> None:
         tokenizer=tokenizer,
         scheduler=micro.build_scheduler(flow_shift=3.0),
     )
-    config = Any4DConfig(
-        patch_size=8,
-        encoder_dim=16,
-        encoder_depth=2,
-        encoder_heads=2,
-        position_grid=4,
-        multi_view_dim=16,
-        multi_view_depth=4,
-        multi_view_heads=2,
-        multi_view_hooks=(1, 2),
-        dpt_features=8,
-        dpt_layer_dims=(4, 8, 8, 8),
-        scale_dim=8,
-    )
+    config = replace(SMALL_SIZES.any4d, encoder_dim=16, multi_view_dim=16)
     geometry, spec = Any4D(config), load_video_backbone(str(folder / "video")).latent_spec
     point = geometry.stitch_point(STITCH_POINT)
     _, _, height, width = spec.latent_shape(1, CLIP["height"], CLIP["width"])
-    connector = Connector(spec.channels, point.width, token_grid(height, width), point.num_special_tokens)
+    connector = Connector.for_point(point, spec.channels, token_grid(height, width))
     model = LatentGeometryModel(geometry, connector, STITCH_POINT, spec, "tiny", "tiny")
     model.save_pretrained(folder / "lgm")
 

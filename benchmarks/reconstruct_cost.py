@@ -41,7 +41,7 @@ def save_latent_model(folder: Path, stitch_point: str) -> None:
     geometry, spec = load_geometry_backbone("micro"), load_video_backbone("micro").latent_spec
     point = geometry.stitch_point(stitch_point)
     _, _, height, width = spec.latent_shape(1, HEIGHT, WIDTH)
-    connector = Connector(spec.channels, point.width, token_grid(height, width), point.num_special_tokens)
+    connector = Connector.for_point(point, spec.channels, token_grid(height, width))
     LatentGeometryModel(geometry, connector, stitch_point, spec, "micro", "micro").save_pretrained(folder)
 
 

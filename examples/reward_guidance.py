@@ -21,7 +21,7 @@ def main(
     lgm: Path,
     model: str = "micro",
     prompt: str = "a red box in a blue room",
-    scale: float = 1e4,
+    scale: float = 100.0,
     interval: int = 5,
     steps: int = 50,
     num_frames: int = 17,

@@ -121,5 +121,5 @@ def random_lgm(
     """
     geometry = random_geometry(name, sizes, device)
     point = geometry.stitch_points[0]
-    connector = Connector(spec.channels, point.width, token_grid(*grid), point.num_special_tokens)
+    connector = Connector.for_point(point, spec.channels, token_grid(*grid))
     return LatentGeometryModel(geometry, connector.to(device), point.name, spec, "random", name)

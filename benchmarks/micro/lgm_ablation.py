@@ -28,7 +28,7 @@ REWARDS = (CAMERA_MOTION, REPROJECTION)
 def main(words: list[str] | None = None) -> int:
     """Runs the benchmark."""
     options = parse(TableOptions, words, __doc__)
-    if options.lgm is not None:
+    if options.lgm != TableOptions.lgm:
         raise ConfigError("--lgm: this benchmark trains its own latent geometry models; leave it out")
     workspace = Workspace(options)
     recipe = workspace.train_lgm(seed=options.seeds[0])

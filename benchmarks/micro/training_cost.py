@@ -22,7 +22,7 @@ from vggrpo.evaluation import EvaluationRecords, Interval, weighted_reward
 from vggrpo.io import read_records
 from vggrpo.io.runs import METRICS_NAME
 from vggrpo.training.align import evaluations_so_far
-from vggrpo.training.trainer import BACKWARDS, FORWARDS
+from vggrpo.training.policy_gradient import BACKWARDS, FORWARDS
 
 NAME = "training_cost"
 PLAIN, ALL, LEASHED = "plain", "all", "all_leashed"

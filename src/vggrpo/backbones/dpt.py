@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from vggrpo.backbones.vit import at_least_float32
+from vggrpo.backbones.vit import Recomputable, at_least_float32
 
 PIXELS_AT_ONCE = 2**21
 """Of a raster, that a dense head works on at once: a head keeps a kilobyte and more for each."""
@@ -145,26 +144,17 @@ class DenseRegressor(nn.Module):
             return self.out(at_least_float32(x))
 
 
-def dense_in_parts(
-    head: Callable[[Sequence[Tensor]], Tensor],
-    maps: Sequence[Tensor],
-    size: tuple[int, int],
-    recompute: bool,
-) -> Tensor:
-    """`head` of maps [N, C_i, h, w], [N, ...] on a raster of `size`, a few images after the other.
+class PartwiseHead(Recomputable):
+    """A dense head that works on large rasters a few images after the other.
 
     Nothing in a dense head looks from one image to another, so only its memory is less. Where gradients are
-    wanted, each part is recomputed in the backward pass, or, without `recompute`, all images run at once.
+    wanted all images run at once, unless `recompute` is set.
     """
-    at_once = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
-    differentiable = torch.is_grad_enabled()
-    if len(maps[0]) <= at_once or (differentiable and not recompute):
-        return head(maps)
 
-    def part_of(*maps: Tensor) -> Tensor:
-        return head(maps)
-
-    parts = zip(*(x.split(at_once) for x in maps), strict=True)
-    if differentiable:
-        return torch.cat([checkpoint(part_of, *part, use_reentrant=False) for part in parts])
-    return torch.cat([part_of(*part) for part in parts])
+    def in_parts(self, run: Callable[..., Tensor], maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """`run(*maps)` of maps [N, C_i, h, w], [N, ...] on a raster of `size`."""
+        at_once = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
+        if len(maps[0]) <= at_once or (torch.is_grad_enabled() and not self.recompute):
+            return self.recomputed(run, *maps)
+        parts = zip(*(x.split(at_once) for x in maps), strict=True)
+        return torch.cat([self.recomputed(run, *part) for part in parts])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vggrpo.backbones import GeometryBackbone, LatentSpec, load_geometry_backbone
 from vggrpo.config.errors import CorruptFileError
 from vggrpo.config.lgm_path import lgm_folder
+from vggrpo.config.models import model_names
 from vggrpo.geometry import SceneGeometry
 from vggrpo.io import atomic_folder, load_tensors, save_tensors, verify_manifest, write_json, write_manifest
 from vggrpo.lgm.connector import Connector
@@ -197,9 +198,8 @@ class LatentGeometryModel(nn.Module):
             ValueError: if it was written by a newer version.
         """
         folder = lgm_folder(Path(folder))
-        config_file = _config_file(folder)
+        config = read_lgm_config(folder)
         verify_manifest(folder)
-        config = _read_config(config_file)
         connector = Connector.from_config(config["connector"])
         connector.load_state_dict(load_tensors(folder / CONNECTOR_FILE))
         model = cls(
@@ -237,30 +237,23 @@ def read_latent_spec(folder: Path | str) -> tuple[LatentSpec, str]:
         FileNotFoundError, CorruptFileError: if the folder holds no such model, or is damaged.
         ValueError: if it was written by a newer version.
     """
-    config = _read_config(_config_file(Path(folder)))
+    config = read_lgm_config(Path(folder))
     return LatentSpec(**config["latent_spec"]), config["video_model"]
 
 
-def _config_file(folder: Path) -> Path:
-    if not (folder / CONFIG_FILE).is_file():
+def read_lgm_config(folder: Path) -> dict[str, Any]:
+    """What `save_pretrained` wrote into config.json.
+
+    Raises:
+        FileNotFoundError, CorruptFileError: if the folder holds no such model, or is damaged.
+        ValueError: if it was written by a newer version.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no latent geometry model: it has no {CONFIG_FILE}; `vggrpo train-lgm` writes one"
+            f"{folder} holds no latent geometry model: it has no {CONFIG_FILE}; `vggrpo train-lgm` writes one, "
+            f"and the package has {', '.join(model_names('lgm'))}"
         )
-    return folder / CONFIG_FILE
-
-
-def _check_spec(own: LatentSpec, own_video_model: str, latent_spec: LatentSpec, video_model: str) -> None:
-    if latent_spec == own:
-        return
-    raise ValueError(
-        f"this latent geometry model reads latents of {own_video_model} "
-        f"({_describe(own)}), but {video_model} has another autoencoder "
-        f"({_describe(latent_spec)}); train a latent geometry model for it with `vggrpo train-lgm`, or "
-        "use the video model that this one was made for"
-    )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -275,6 +268,17 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}; install the version that wrote it, or train the model again"
         )
     return config
+
+
+def _check_spec(own: LatentSpec, own_video_model: str, latent_spec: LatentSpec, video_model: str) -> None:
+    if latent_spec == own:
+        return
+    raise ValueError(
+        f"this latent geometry model reads latents of {own_video_model} "
+        f"({_describe(own)}), but {video_model} has another autoencoder "
+        f"({_describe(latent_spec)}); train a latent geometry model for it with `vggrpo train-lgm`, or "
+        "use the video model that this one was made for"
+    )
 
 
 def _describe(spec: LatentSpec) -> str:

@@ -25,10 +25,17 @@ class StopRequest:
 
     def check(self) -> None:
         """Raises `Stopped` if a stop was asked for."""
-        if self._lockstep is not None:
-            self.requested = self._lockstep.any(self.requested)
-        if self.requested:
+        if self.requested if self._lockstep is None else self.of_any(self._lockstep):
             raise Stopped
+
+    def of_any(self, ranks: Ranks) -> bool:
+        """Whether any rank was asked to stop, by which all can act alike: a signal that comes during the
+        exchange counts in the next one.
+        """
+        asked = ranks.any(self.requested)
+        if asked:
+            self.requested = True
+        return asked
 
     @contextmanager
     def together(self, ranks: Ranks) -> Iterator[None]:
@@ -46,8 +53,8 @@ class StopRequest:
                 yield
         finally:
             self._lockstep = None
-        self.requested = ranks.any(self.requested)
-        self.check()
+        if self.of_any(ranks):
+            raise Stopped
 
 
 _active: StopRequest | None = None

@@ -278,7 +278,7 @@ def _stitched(stitch: Stitch, clips: ClipCache, settings: LGMSettings, folder: P
         write_layer_search(search, folder)
     return LatentGeometryModel(
         stitch.geometry,
-        search.connector().to(stitch.video.device),
+        search.connector(),
         search.recommended,
         stitch.video.latent_spec,
         video_model=settings.base_model,
@@ -301,7 +301,7 @@ def train_lgm(settings: LGMSettings) -> Path:
     training_prompts(settings)
     points = () if settings.stitch_point == "auto" else (settings.stitch_point,)
     stitch = open_stitch(settings, points)
-    initial = open_initial(settings, stitch.video)
+    initial = open_initial(settings, stitch.video.latent_spec)
     run = RunFolder.start(settings.output, settings, resume=settings.resume)
     real = stitch.clips.real(num_real)
     generated = stitch.clips.generated(max(settings.generated_clips, 1), settings)
@@ -313,7 +313,7 @@ def train_lgm(settings: LGMSettings) -> Path:
     states = (
         [stitch.clips.block_states(cache) for cache in (real, generated)] if settings.block_weight else []
     )
-    model = initial or _stitched(stitch, real, settings, run.path)
+    model = (initial or _stitched(stitch, real, settings, run.path)).to(stitch.video.device)
     # From here on only latents and what the teacher made of them are needed, both of them on disk.
     del stitch, initial
 

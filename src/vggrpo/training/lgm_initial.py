@@ -1,12 +1,13 @@
 """The latent geometry model that a training goes on from, where it does not start at the layer search."""
 
-from vggrpo.backbones import VideoBackbone
+from vggrpo.backbones import LatentSpec
 from vggrpo.config import ConfigError, LGMSettings
 from vggrpo.lgm import LatentGeometryModel
 
 
-def open_initial(settings: LGMSettings, video: VideoBackbone) -> LatentGeometryModel | None:
-    """The model `settings.init`, on the video model's device; None if the settings name none.
+def open_initial(settings: LGMSettings, latent_spec: LatentSpec) -> LatentGeometryModel | None:
+    """The model `settings.init`, on the CPU; None if the settings name none. `latent_spec` is the video
+    model's.
 
     Raises:
         ConfigError: if it was made for another autoencoder, geometry model or stitch point.
@@ -16,7 +17,7 @@ def open_initial(settings: LGMSettings, video: VideoBackbone) -> LatentGeometryM
         return None
     model = LatentGeometryModel.from_pretrained(settings.init)
     try:
-        model.check_latents(video.latent_spec, settings.base_model)
+        model.check_latents(latent_spec, settings.base_model)
     except ValueError as error:
         raise ConfigError(f"init is {settings.init}: {error}") from error
     expected = {
@@ -29,4 +30,4 @@ def open_initial(settings: LGMSettings, video: VideoBackbone) -> LatentGeometryM
                 f"{name} is {wanted}, but init, {settings.init}, was made with {own}; name that, or leave "
                 "init out"
             )
-    return model.to(video.device)
+    return model

@@ -6,7 +6,6 @@ sums. All randomness is a function of seeds and counters, never of the rank.
 """
 
 import faulthandler
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vggrpo.config import ConfigError, TrainSettings
+from vggrpo.io import tensors_sha256
 from vggrpo.training.rendezvous import meet
 
 T = TypeVar("T")
@@ -158,10 +158,7 @@ class Ranks:
         """
         if self.size == 1:
             return
-        digest = hashlib.sha256()
-        for tensor in tensors:
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        digests = self.gather(digest.hexdigest())
+        digests = self.gather(tensors_sha256({str(number): tensor for number, tensor in enumerate(tensors)}))
         for rank, theirs in enumerate(digests):
             if theirs != digests[0]:
                 raise RuntimeError(

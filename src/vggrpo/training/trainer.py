@@ -11,10 +11,7 @@ Neither the autoencoder nor the text encoder is in memory meanwhile. All randomn
 seed and of counters, so a resumed run is the run that was never interrupted.
 """
 
-from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,20 +23,11 @@ from vggrpo.data import Prompt
 from vggrpo.io import Histogram, RunFolder, derive_seed, progress, save_tensors
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.rewards import SceneReward
-from vggrpo.rollout import (
-    NonFiniteError,
-    RolloutGroup,
-    RolloutSteps,
-    off_window_distance,
-    rescore,
-    sample_group,
-)
-from vggrpo.training.advantages import group_advantages, group_statistics, teaches
-from vggrpo.training.finite import LOWER, SKIP, blame, broken_gradient, left_out, naming_samples
-from vggrpo.training.histograms import UpdateHistograms
+from vggrpo.rollout import RolloutGroup, RolloutSteps, sample_group
+from vggrpo.training.advantages import group_advantages, group_statistics
+from vggrpo.training.finite import SKIP, left_out, naming_samples
 from vggrpo.training.interrupt import Stopped, StopRequest, deferred_stop, undone_if_stopped
 from vggrpo.training.loop import require_finite
-from vggrpo.training.losses import PolicyLoss, policy_loss
 from vggrpo.training.optim import (
     gradient_norm,
     load_optimizer_tensors,
@@ -58,15 +46,13 @@ from vggrpo.training.pending import (
     until_done,
 )
 from vggrpo.training.phases import Phases, first_metrics, shown
+from vggrpo.training.policy_gradient import FORWARDS, PolicyGradient
 from vggrpo.training.ranks import Ranks
 from vggrpo.training.scoring import Scores, counted_weights, score_group
 
-RATIO_TOLERANCE = 1e-6
-"""How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
 LORA_FOLDER = "lora"
 POLICY_FILE, OPTIMIZER_FILE = "policy.safetensors", "optimizer.safetensors"
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-FORWARDS, BACKWARDS = "cost/denoiser_forwards", "cost/denoiser_backwards"
 
 
 class VGGRPOTrainer:
@@ -179,11 +165,12 @@ class VGGRPOTrainer:
                     self.run.log(self.iteration, metrics)
                     self.run.log_histograms(self.iteration, self.histograms)
                 self.phases.bar.advance(**shown(metrics, list(self.rewards)))
-                self.stop.requested = self.ranks.any(self.stop.requested)
+                stopping = self.stop.of_any(self.ranks)
                 due = self.iteration % settings.checkpoint_every == 0
-                if due or self.stop.requested or self.iteration == until:
+                if due or stopping or self.iteration == until:
                     self.save_checkpoint()
-                self.stop.check()
+                if stopping:
+                    raise Stopped
 
     def step(self) -> dict[str, float]:
         """One iteration; returns its metrics."""
@@ -309,45 +296,35 @@ class VGGRPOTrainer:
             return self._update(groups, advantages)
 
     def _update(self, groups: Sequence[RolloutGroup], advantages: Tensor) -> dict[str, float]:
-        share = self.settings.group_size // self.settings.updates_per_rollout
-        counted = self.counted(advantages)
-        # Groups that do not count add nothing to the gradient, and the metrics are means over the others.
-        scale = len(groups) / max(sum(counted), 1) / self.settings.updates_per_rollout
-        totals: dict[str, float] = defaultdict(float)
-        totals[FORWARDS] = sum(self.rollout_forwards(group) for group in groups)
-        totals[BACKWARDS] = 0.0
+        settings, updates = self.settings, self.settings.updates_per_rollout
+        gradient = PolicyGradient(
+            settings,
+            self.policy,
+            self.ranks,
+            self.iteration,
+            self.schedule,
+            self.window(),
+            groups,
+            advantages,
+            self.stop.check,
+        )
+        gradient.figures[FORWARDS] += sum(self.rollout_forwards(group) for group in groups)
         norms = 0.0
-        histograms = UpdateHistograms(self.settings.clip_eps, *self.window())
-        for number in range(self.settings.updates_per_rollout):
-            self.phases.show("update", number, self.settings.updates_per_rollout)
+        for number in range(updates):
+            self.phases.show("update", number, updates)
             self.optimizer.zero_grad(set_to_none=True)
-            first = number * share
             with self.stop.together(self.ranks):
-                for piece in self._backward(groups, advantages, counted, range(first, first + share)):
-                    if number == 0:
-                        self._check_on_policy(piece.loss)
-                    for name, value in piece.loss.metrics().items():
-                        totals[name] += scale * piece.weight * value
-                    totals[FORWARDS] += piece.passes * (2 if self.settings.kl_coef else 1)
-                    totals[BACKWARDS] += piece.passes
-                    histograms.add(piece.step, piece.loss)
-                if self.settings.off_window_coef:
-                    leash = self._backward_off_window(groups, counted, range(first, first + share), number)
-                    for distance, passes in leash:
-                        totals["policy/off_window"] += scale * distance
-                        totals[FORWARDS] += 2 * passes
-                        totals[BACKWARDS] += passes
+                gradient.add(number)
             self._exchange_gradients()
             norm = gradient_norm(self.parameters)
             require_finite(self.iteration, {"policy gradient": norm})
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.grad_clip, norm)
-            warmup = self.settings.warmup_steps
-            done = self.iteration * self.settings.updates_per_rollout + number
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, settings.grad_clip, norm)
+            done, warmup = self.iteration * updates + number, settings.warmup_steps
             set_learning_rate(self.optimizer, min(1.0, (done + 1) / warmup) if warmup else 1.0)
             self.optimizer.step()
-            norms += norm.item() / self.settings.updates_per_rollout
-        self.histograms = histograms.of_all(self.ranks)
-        return self.ranks.sum_figures(totals) | {"policy/grad_norm": norms}
+            norms += norm.item() / updates
+        self.histograms = gradient.histograms.of_all(self.ranks)
+        return self.ranks.sum_figures(gradient.figures) | {"policy/grad_norm": norms}
 
     def _exchange_gradients(self) -> None:
         """Makes the gradients the sum of all ranks'; one without a member in this update adds nothing."""
@@ -355,117 +332,6 @@ class VGGRPOTrainer:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self.ranks.sum_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-
-    def counted(self, advantages: Tensor) -> list[bool]:
-        """Which groups take part in the update, by their advantages [G, K]."""
-        if not self.settings.skip_flat_groups:
-            return [True] * len(advantages)
-        return [bool(one) for one in teaches(advantages)]
-
-    def _backward(
-        self, groups: Sequence[RolloutGroup], advantages: Tensor, counted: Sequence[bool], members: range
-    ) -> Iterator["_Piece"]:
-        """Adds this rank's part of the gradient of the mean loss over groups, members and steps, in small
-        pieces.
-
-        Yields each piece after its backward pass.
-        """
-        for slot, own, piece in self._pieces(counted, members):
-            group = groups[slot]
-            for step in range(group.num_steps):
-                self.stop.check()
-                weight = (piece.stop - piece.start) / (len(members) * len(groups) * group.num_steps)
-                with naming_samples(self.iteration, group.prompt_id, own[piece], LOWER):
-                    loss = self.step_loss(group, step, piece, advantages[slot][own[piece]])
-                    self._add_gradient(weight * loss.loss, piece)
-                yield _Piece(step, weight, (piece.stop - piece.start) * group.condition.passes, loss)
-
-    def _backward_off_window(
-        self, groups: Sequence[RolloutGroup], counted: Sequence[bool], members: range, number: int
-    ) -> Iterator[tuple[float, int]]:
-        """Adds the gradient of the distance to the base model outside the window, at one level for each group
-        in update `number`.
-
-        Yields each piece's share of the mean distance, and its passes, after its backward pass.
-        """
-        start, length = self.window()
-        window = range(start, start + length)
-        levels = [sigma for step, (sigma, _) in enumerate(self.schedule.steps()) if step not in window]
-        for slot, own, piece in self._pieces(counted, members):
-            self.stop.check()
-            group = groups[slot]
-            # A function of the update, not of the piece: any number of ranks and any batch has the same.
-            level = derive_seed(self.settings.seed, "off-window", self.iteration, number, slot) % len(levels)
-            weight = (piece.stop - piece.start) / (len(members) * len(groups))
-            with naming_samples(self.iteration, group.prompt_id, own[piece], LOWER):
-                distance = off_window_distance(self.policy, group, levels[level], piece)
-                self._add_gradient(weight * self.settings.off_window_coef * distance, piece)
-            yield weight * distance.item(), (piece.stop - piece.start) * group.condition.passes
-
-    def _pieces(self, counted: Sequence[bool], members: range) -> Iterator[tuple[int, list[int], slice]]:
-        """This rank's share of some members of every group that counts, in small pieces: the group's slot,
-        the members that are this rank's, and the places of the piece among them.
-        """
-        size = self.settings.update_batch
-        for slot in (slot for slot, one in enumerate(counted) if one):
-            own = self.members(slot)
-            # The group holds this rank's members, in their order: those of the update are a run of them.
-            first, stop = bisect_left(own, members.start), bisect_left(own, members.stop)
-            for i in range(first, stop, size):
-                yield slot, own, slice(i, min(i + size, stop))
-
-    def _add_gradient(self, loss: Tensor, piece: slice) -> None:
-        """Raises NonFiniteError if a gradient is not finite."""
-        loss.backward()
-        broken = broken_gradient(self.policy.trainable_parameters())
-        if broken is not None:
-            raise NonFiniteError(f"the gradient of {broken}", range(piece.stop - piece.start))
-
-    def step_loss(self, group: RolloutGroup, step: int, members: slice, advantages: Tensor) -> PolicyLoss:
-        """The clipped loss of one denoising step of some members [B]."""
-        current = rescore(self.policy, group, step, members)
-        kl = None
-        if self.settings.kl_coef:
-            with torch.no_grad(), self.policy.lora_disabled():
-                reference = rescore(self.policy, group, step, members)
-            kl = current.transition.kl(reference.transition)
-        log_prob, old_log_prob = current.log_prob, group.old_log_probs[members, step]
-        # A member that was left out has advantage 0; with ratio 1 and KL 0 it adds nothing at all.
-        there = torch.isfinite(old_log_prob)
-        if not bool(there.all()):
-            log_prob, old_log_prob = (torch.where(there, value, 0.0) for value in (log_prob, old_log_prob))
-            kl = None if kl is None else torch.where(there, kl, 0.0)
-        loss = policy_loss(
-            log_prob,
-            old_log_prob,
-            advantages.to(log_prob.device),
-            self.settings.clip_eps,
-            kl,
-            self.settings.kl_coef,
-        )
-        if not bool(torch.isfinite(loss.loss)):
-            raise NonFiniteError("the policy loss", blame(log_prob=log_prob, advantages=advantages, kl=kl))
-        return loss
-
-    def _check_on_policy(self, loss: PolicyLoss) -> None:
-        """Before the first update on a rollout the policy is the one that drew it; before all updates, the
-        base.
-
-        Raises:
-            FloatingPointError: if the ratio is not 1, or the KL not 0.
-        """
-        deviation, kl = loss.ratio_deviation.item(), loss.kl.item()
-        if deviation > RATIO_TOLERANCE:
-            raise FloatingPointError(
-                f"before the first update on a rollout the ratio is off by {deviation:.2g} (at most "
-                f"{RATIO_TOLERANCE:.0e} is rounding): the policy does not score its own samples as it drew "
-                "them. Use precision float32"
-            )
-        if self.iteration == 0 and kl > 0:
-            raise FloatingPointError(
-                f"before the first update the KL to the base model is {kl:.2g}, not 0: the LoRA does not "
-                "start as zero"
-            )
 
     def save_checkpoint(self) -> None:
         """Writes policy and optimizer after `iteration` iterations, and the LoRA in diffusers' format."""
@@ -479,16 +345,3 @@ class VGGRPOTrainer:
         if self.ranks.is_first:
             self.run.save_checkpoint(self.iteration, write, keep_last=self.settings.keep_checkpoints)
         self.ranks.wait()
-
-
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    """One backward pass: one denoising step of some members of a group."""
-
-    step: int
-    """Of the window."""
-    weight: float
-    """Its share of the mean loss."""
-    passes: int
-    """Forward passes of the denoiser with gradient, counted by sample."""
-    loss: PolicyLoss

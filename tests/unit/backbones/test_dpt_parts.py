@@ -44,6 +44,20 @@ def test_parts_give_the_same_maps_and_gradients_for_less_memory(two_at_once):
     assert least < 0.7 * most
 
 
+def test_a_small_raster_is_recomputed_too():
+    head, maps = any4d_head()
+
+    def kept() -> int:
+        with Meter() as meter:
+            dense = head([x.clone().requires_grad_() for x in maps], (32, 48))
+            assert dense.requires_grad
+            return meter.alive
+
+    whole = kept()
+    head.recompute = True
+    assert kept() < 0.3 * whole
+
+
 @torch.no_grad()
 def test_without_gradients_parts_are_the_rule(monkeypatch):
     head, maps = any4d_head()

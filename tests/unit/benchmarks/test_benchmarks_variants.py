@@ -2,13 +2,14 @@
 
 import json
 
+import lgm_ablation
 import pytest
 from ablations import is_recipe
 from harness.options import Options
 from harness.variants import lgm_rows, policy_rows
 from harness.workspace import Workspace
 
-from vggrpo.config import LGMSettings, RunError
+from vggrpo.config import ConfigError, LGMSettings, RunError
 from vggrpo.io.runs import settings_differences
 
 
@@ -73,3 +74,14 @@ def test_runs_of_other_weights_are_refused(workspace, tmp_path):
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
     with pytest.raises(RunError, match="another content of geometry_model"):
         Workspace(Options(output=tmp_path))
+
+
+def test_the_ablation_of_latent_geometry_models_takes_none_from_outside(monkeypatch):
+    def begin(options):
+        raise RuntimeError("begun")
+
+    monkeypatch.setattr(lgm_ablation, "Workspace", begin)
+    with pytest.raises(ConfigError, match="trains its own"):
+        lgm_ablation.main(["--lgm", "elsewhere"])
+    with pytest.raises(RuntimeError, match="begun"):
+        lgm_ablation.main([])

@@ -1,3 +1,5 @@
+"""The leash outside the window: how far a policy is from its base model there."""
+
 import torch
 
 from vggrpo.flow import SigmaSchedule

@@ -58,6 +58,39 @@ def test_work_that_is_stopped_ends_at_the_blocks_end():
     assert done == ["begun", "without a check"]
 
 
+class SignalledMeanwhile(Ranks):
+    """Gets a signal while it exchanges with the others, who have none."""
+
+    def any(self, flag):
+        if not flag:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return flag
+
+
+def test_a_signal_during_an_exchange_counts_in_the_next_one():
+    """At once, this rank alone would stop; forgotten, none."""
+    with deferred_stop() as stop:
+        with stop.together(SignalledMeanwhile()):
+            pass
+        assert stop.requested
+        with pytest.raises(Stopped), stop.together(Ranks()):
+            pass
+
+
+def test_ranks_in_lockstep_stop_at_the_check_after_the_signal():
+    checks = []
+
+    def work(stop):
+        with stop.together(SignalledMeanwhile(lockstep=True)):
+            for check in range(3):
+                stop.check()
+                checks.append(check)
+
+    with deferred_stop() as stop, pytest.raises(Stopped):
+        work(stop)
+    assert checks == [0]
+
+
 def test_weights_and_optimizer_return_to_where_they_were_when_stopped():
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([parameter], lr=0.1)

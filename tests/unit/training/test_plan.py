@@ -142,6 +142,20 @@ def test_a_distillation_with_less_memory_has_the_operations_of_a_measured_one(lg
     assert less.flops > 1.1 * whole.flops
 
 
+def test_a_distillation_that_goes_on_from_a_model_is_planned_with_that_model(lgm_models, tmp_path):
+    settings = lgm_settings(lgm_models)
+    video = load_video_backbone(settings.base_model)
+    geometry = load_geometry_backbone(settings.geometry_model)
+    connector = Connector.for_point(geometry.stitch_point("E1"), 4, (2, 2))
+    model = LatentGeometryModel(geometry, connector, "E1", video.latent_spec, "tiny", "tiny")
+    model.save_pretrained(tmp_path / "lgm")
+    planner = LGMPlanner(settings.model_copy(update={"init": tmp_path / "lgm"}))
+    assert num_parameters(planner.finished.model) == num_parameters(model)
+    assert planner.point_is_known
+    with pytest.raises(FileNotFoundError, match="holds no latent geometry model"):
+        LGMPlanner(settings.model_copy(update={"init": tmp_path / "nowhere"}))
+
+
 def blocks(number: int, device: str) -> nn.ModuleList:
     with torch.device(device):
         return nn.ModuleList(

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggrpo.backbones.any4d.config import Any4DConfig
-from vggrpo.backbones.dpt import DenseRegressor, DptDecoder, dense_in_parts
-from vggrpo.backbones.vit import Recomputable, at_least_float32
+from vggrpo.backbones.dpt import DenseRegressor, DptDecoder, PartwiseHead
+from vggrpo.backbones.vit import at_least_float32
 
 
-class DenseHead(Recomputable):
+class DenseHead(PartwiseHead):
     """A DPT decoder and its regressor: four maps [N, C_i, h, w] to [N, out_channels, H, W]."""
 
     def __init__(self, config: Any4DConfig, out_channels: int) -> None:
@@ -22,9 +22,7 @@ class DenseHead(Recomputable):
         self.regressor = DenseRegressor(dim, dim // 2, out_channels)
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        return dense_in_parts(
-            lambda part: self.regressor(self.decoder(part), size), maps, size, self.recompute
-        )
+        return self.in_parts(lambda *part: self.regressor(self.decoder(part), size), maps, size)
 
 
 class PoseUnit(nn.Module):

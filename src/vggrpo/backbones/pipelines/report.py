@@ -6,37 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKLLTXVideo,
-    AutoencoderKLWan,
-    LTXVideoTransformer3DModel,
-    WanTransformer3DModel,
-)
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from vggrpo.backbones.checkpoint import KeyMap, KeyReport
+from vggrpo.backbones.pipelines.backbone import PipelineBackbone
 from vggrpo.backbones.pipelines.source import PipelineSource, read_json, weight_files
 from vggrpo.backbones.pipelines.tokens import load_tokenizer
+from vggrpo.backbones.video_loading import FAMILIES
 from vggrpo.config.errors import ConfigError
 
 SHARED_EMBEDDING = ("encoder.embed_tokens.weight", "shared.weight")
 """Two names of the text encoder's one embedding; files hold either or both."""
-
-BUILDERS: dict[str, dict[str, Callable[[dict[str, Any]], nn.Module]]] = {
-    "WanPipeline": {
-        "transformer": WanTransformer3DModel.from_config,
-        "vae": AutoencoderKLWan.from_config,
-        "text_encoder": lambda config: UMT5EncoderModel(UMT5Config(**config)),
-    },
-    "LTXPipeline": {
-        "transformer": LTXVideoTransformer3DModel.from_config,
-        "vae": AutoencoderKLLTXVideo.from_config,
-        "text_encoder": lambda config: T5EncoderModel(T5Config(**config)),
-    },
-}
-"""By pipeline: the parts with weights, by their folders."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +57,22 @@ def pipeline_report(folder: Path) -> PipelineReport:
     """
     source = PipelineSource(folder)
     pipeline = source.index.get("_class_name")
-    if pipeline not in BUILDERS:
-        raise ConfigError(f"{folder} is a {pipeline}; known here are {', '.join(BUILDERS)}")
+    if pipeline not in FAMILIES:
+        raise ConfigError(f"{folder} is a {pipeline}; known here are {', '.join(FAMILIES)}")
     load_tokenizer(source.folder("tokenizer"))
-    parts = {part: _part_report(build, source.folder(part)) for part, build in BUILDERS[pipeline].items()}
+    builders = _builders(FAMILIES[pipeline])
+    parts = {part: _part_report(build, source.folder(part)) for part, build in builders.items()}
     return PipelineReport(folder, pipeline, parts)
+
+
+def _builders(family: type[PipelineBackbone]) -> Mapping[str, Callable[[dict[str, Any]], nn.Module]]:
+    """The parts with weights, by their folders, from their configurations."""
+    encoder = family.text_encoder_class
+    return {
+        "transformer": family.transformer_class.from_config,
+        "vae": family.vae_class.from_config,
+        "text_encoder": lambda config: encoder(encoder.config_class(**config)),
+    }
 
 
 def _part_report(build: Callable[[dict[str, Any]], nn.Module], folder: Path) -> KeyReport:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggrpo.backbones.dpt import DenseRegressor, DptDecoder, dense_in_parts
+from vggrpo.backbones.dpt import DenseRegressor, DptDecoder, PartwiseHead
 from vggrpo.backbones.vggt.config import VGGTConfig
-from vggrpo.backbones.vit import Block, Mlp, Recomputable, as_maps
+from vggrpo.backbones.vit import Block, Mlp, as_maps
 
 POSE_DIM = 9
 """Translation 3, quaternion xyzw 4, vertical and horizontal field of view."""
@@ -59,7 +59,7 @@ class CameraHead(nn.Module):
         return torch.stack(poses)
 
 
-class DenseHead(Recomputable):
+class DenseHead(PartwiseHead):
     """A DPT decoder and its regressor: the patch tokens of four layers to values per pixel."""
 
     def __init__(self, config: VGGTConfig, out_channels: int) -> None:
@@ -77,9 +77,7 @@ class DenseHead(Recomputable):
         maps = [as_maps(self.norm(layer), grid) for layer in layers]
         codes = [sine_code(dim, grid, device) for dim in self.layer_dims]
         code = sine_code(self.code_dim, size, device)
-        dense = dense_in_parts(
-            lambda part: self.regressor(self.decoder(part, codes), size, code), maps, size, self.recompute
-        )
+        dense = self.in_parts(lambda *part: self.regressor(self.decoder(part, codes), size, code), maps, size)
         return dense.permute(0, 2, 3, 1).unflatten(0, layers[0].shape[:2])
 
 

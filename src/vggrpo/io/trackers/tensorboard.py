@@ -26,7 +26,7 @@ class TensorBoardTracker(Tracker):
 
         self._writer = SummaryWriter(
             str(run.path / FOLDER),
-            purge_step=run.done + 1 if run.done else None,
+            purge_step=run.done + 1,
             flush_secs=FLUSH_SECONDS,
         )
 

@@ -53,6 +53,7 @@ class Trackers:
         self._trackers: dict[str, Tracker | None] = {}
         for name, opener in (openers or {}).items():
             self._trackers[name] = self._tried(name, opener)
+        self.missed = dict.fromkeys(self.missed, 0)  # a failed opening is no record
 
     @classmethod
     def open(cls, names: Iterable[str], run: Tracked) -> Self:

@@ -24,7 +24,7 @@ TIMING_BATCH = 4
 PAIRS_PER_KIND = 3
 STAGE_WORDS = {
     "layer search": "fits a connector at every stitch point and compares them on held-out clips",
-    "latent geometry model": "makes its clips, starts the connector from a regression and distils the rest",
+    "latent geometry model": "makes its clips and distils the model on them, against the uncut one on pixels",
     "VGGRPO": "aligns the policy, with evaluations on held-out prompts before, during and after",
     "report": "times both reward paths and writes this page",
 }
@@ -52,6 +52,7 @@ def write_demo_report(runs: DemoRuns, seconds: Mapping[str, float], command: str
     train, lgm = runs.train, runs.train_lgm
     before = EvaluationRecords.load(records_file(train.output, 0))
     search = read_json(runs.find_layer.output / f"{LAYER_SEARCH}.json")
+    entered_at = LatentGeometryModel.from_pretrained(train.lgm_path).stitch_point
     timing = time_rewards(train)
     spent = dict(seconds)
     spent["report"] = spent.get("report", 0.0) + time.monotonic() - began
@@ -62,7 +63,7 @@ def write_demo_report(runs: DemoRuns, seconds: Mapping[str, float], command: str
         title=f"VGGRPO on the {train.base_model} family",
         facts=replace(
             data.facts,
-            stitch_point=search["recommended"],
+            stitch_point=entered_at,
             real_clips=lgm.real_clips,
             generated_clips=lgm.generated_clips,
         ),
@@ -74,7 +75,7 @@ def write_demo_report(runs: DemoRuns, seconds: Mapping[str, float], command: str
         },
         stages=[Stage(name, STAGE_WORDS[name], value) for name, value in spent.items()],
         scenes=scene_pairs(train, before, teacher),
-        layer_search=LayerSearchData.from_search(search),
+        layer_search=LayerSearchData.from_search(search, entered_at),
         timing=timing,
         remarks=(
             f"The figures are of the model {train.base_model} at {train.num_frames} frames of "

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 aten = torch.ops.aten
+FLOAT32 = torch.float32.itemsize
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
@@ -48,7 +49,7 @@ class Cost:
 def without_values() -> Iterator[None]:
     """Within the context new tensors have shapes, types and no memory."""
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
-        # Wan's query and key norms keep float32 weights under autocast; WanBackbone is silent about it too.
+        # Wan's query and key norms keep float32 weights under autocast; its backbone is silent about it too.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         yield
 
@@ -166,3 +167,9 @@ def module_bytes(module: nn.Module) -> int:
 def num_parameters(module: nn.Module, trainable: bool = False) -> int:
     """Numbers in a module's parameters, or in those that are trained."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def optimizer_bytes(module: nn.Module) -> int:
+    """Bytes that training adds to a module: of each trained parameter its gradient and AdamW's two moments,
+    float32."""
+    return 3 * FLOAT32 * num_parameters(module, trainable=True)

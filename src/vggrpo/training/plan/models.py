@@ -20,8 +20,7 @@ from vggrpo.backbones.wan.official import pipeline_shape
 from vggrpo.backbones.wan.vae import WAN21_STRIDES
 from vggrpo.config import ConfigError, ModelRunSettings, resolve_model
 from vggrpo.lgm import Connector, LatentGeometryModel
-from vggrpo.lgm.model import CONFIG_FILE as LGM_CONFIG
-from vggrpo.lgm.model import GEOMETRY_FOLDER
+from vggrpo.lgm.model import GEOMETRY_FOLDER, read_lgm_config
 from vggrpo.lgm.unfolding import STRIDE, token_grid
 from vggrpo.training.plan.counting import Cost, extrapolated, measure, num_parameters, saved_elsewhere
 from vggrpo.training.runtime import autocast
@@ -233,9 +232,10 @@ def saved_on_meta(folder: Path, video: VideoPlan) -> LatentGeometryModel:
     """A latent geometry model in its folder, without its weights.
 
     Raises:
+        FileNotFoundError, CorruptFileError: if the folder holds no such model, or is damaged.
         ConfigError: if it reads latents of another shape than the video model's.
     """
-    config: Mapping[str, Any] = json.loads((folder / LGM_CONFIG).read_text("utf-8"))
+    config = read_lgm_config(folder)
     with torch.device("meta"):
         connector = Connector.from_config(config["connector"])
     geometry = _from_folder(folder / GEOMETRY_FOLDER)

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from vggrpo.config import EfficiencySettings, Settings
 
 GIB = 2**30
+PAPER_GPU_HOURS = 1536
 CUDA_BYTES = int(1.5 * GIB)
 """What CUDA and its libraries take of a GPU before the first tensor; measured values vary between 0.5 and 1.5
 GiB."""

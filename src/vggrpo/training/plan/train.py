@@ -14,12 +14,14 @@ from vggrpo.lgm import LatentGeometryModel
 from vggrpo.lgm.model import CONFIG_FILE
 from vggrpo.rollout import RolloutSteps
 from vggrpo.training.plan.counting import (
+    FLOAT32,
     Cost,
     Known,
     empty_weights,
     module_bytes,
     num_parameters,
     once,
+    optimizer_bytes,
     without_values,
 )
 from vggrpo.training.plan.models import (
@@ -31,6 +33,7 @@ from vggrpo.training.plan.models import (
 )
 from vggrpo.training.plan.plan import (
     GIB,
+    PAPER_GPU_HOURS,
     Assumptions,
     ModelSize,
     Phase,
@@ -42,12 +45,8 @@ from vggrpo.training.plan.plan import (
 )
 from vggrpo.training.ranks import Ranks, require_shares
 
-PAPER_GPU_HOURS = 1536
-FLOAT32 = torch.float32.itemsize
 GPUS_OF_A_MACHINE = 8
 """That share the weights with parallel hsdp."""
-OPTIMIZER_COPIES = 3
-"""Of a trained parameter: its gradient and AdamW's two moments, float32."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +191,8 @@ class TrainPlanner:
     @property
     def resident_bytes(self) -> int:
         """On the GPU all the time: policy, optimizer and latent geometry model."""
-        trained = num_parameters(self.video.transformer, trainable=True) * FLOAT32 * OPTIMIZER_COPIES
         models = self.denoiser_bytes + module_bytes(self.lgm.model)
-        return models + trained
+        return models + optimizer_bytes(self.video.transformer)
 
     @property
     def denoiser_bytes(self) -> int:

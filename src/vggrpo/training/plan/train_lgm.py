@@ -10,17 +10,26 @@ from vggrpo.training.lgm import make_trainable
 from vggrpo.training.lgm_data import BYTES_PER_PIXEL
 from vggrpo.training.lgm_gate import NOISE_LEVELS
 from vggrpo.training.plan.counting import (
+    FLOAT32,
     Cost,
     Known,
     empty_weights,
     module_bytes,
     num_parameters,
     once,
+    optimizer_bytes,
     without_values,
 )
-from vggrpo.training.plan.models import GeometryPlan, VideoPlan, geometry_on_meta, stitched_on_meta
+from vggrpo.training.plan.models import (
+    GeometryPlan,
+    VideoPlan,
+    geometry_on_meta,
+    saved_on_meta,
+    stitched_on_meta,
+)
 from vggrpo.training.plan.plan import (
     GIB,
+    PAPER_GPU_HOURS,
     Assumptions,
     ModelSize,
     Phase,
@@ -30,7 +39,6 @@ from vggrpo.training.plan.plan import (
     problems,
     stacked,
 )
-from vggrpo.training.plan.train import FLOAT32, OPTIMIZER_COPIES, PAPER_GPU_HOURS
 from vggrpo.training.sources import num_held_out_generated, num_held_out_videos
 
 
@@ -63,7 +71,7 @@ class LGMPlanner:
         s = self.settings = settings
         self.video = VideoPlan(s.base_model, s, (s.num_frames, s.height, s.width))
         self.teacher = GeometryPlan(geometry_on_meta(s.geometry_model), self.video)
-        self.point_is_given = s.stitch_point != "auto"
+        self.point_is_known = s.init is not None or s.stitch_point != "auto"
         trained = self._stitched()
         make_trainable(trained, s)
         self.finished, self.trained = (
@@ -71,8 +79,10 @@ class LGMPlanner:
         )
 
     def _stitched(self) -> LatentGeometryModel:
+        if self.settings.init is not None:
+            return saved_on_meta(self.settings.init, self.video)
         geometry = geometry_on_meta(self.settings.geometry_model)
-        point = self.settings.stitch_point if self.point_is_given else geometry.stitch_points[0].name
+        point = self.settings.stitch_point if self.point_is_known else geometry.stitch_points[0].name
         return stitched_on_meta(geometry, point, self.video)
 
     def costs(self, known: Known | None = None) -> LGMCosts:
@@ -139,7 +149,7 @@ class LGMPlanner:
         gate += num_held_out_videos(s) * (look + again)
         gate += s.noise_clips * (len(NOISE_LEVELS) * look + (len(NOISE_LEVELS) - 1) * again)
 
-        trained = num_parameters(self.trained.model, trainable=True) * FLOAT32 * OPTIMIZER_COPIES
+        trained = module_bytes(self.trained.model) + optimizer_bytes(self.trained.model)
         uncut = module_bytes(self.video.vae) + module_bytes(self.teacher.model)
         teacher, vae = module_bytes(self.teacher.model), module_bytes(self.video.vae)
         converting = max(size * costs.decode.peak, size * costs.encode.peak, costs.teach.peak)
@@ -150,9 +160,7 @@ class LGMPlanner:
             making = vae + max(denoiser + max(costs.denoise.peak, converting), self.video.text_encoder_bytes)
         return [
             Phase("clips", clips, teacher + making),
-            Phase(
-                "distillation", distillation, module_bytes(self.trained.model) + trained + costs.distil.peak
-            ),
+            Phase("distillation", distillation, trained + costs.distil.peak),
             Phase("gate", gate, uncut + module_bytes(self.finished.model) + max(converting, costs.look.peak)),
         ]
 
@@ -182,7 +190,7 @@ def plan_lgm(settings: LGMSettings, assumptions: Assumptions) -> Plan:
         "in all": f"{hours:,.1f} GPU-hours (the paper, with the policy's training: {PAPER_GPU_HOURS}); the "
         "layer search's regressions are not counted",
     }
-    if not planner.point_is_given:
+    if not planner.point_is_known:
         figures["LGM"] = "counted is the first stitch point, the most expensive one; the search chooses later"
     trained = planner.trained.model
     return Plan(

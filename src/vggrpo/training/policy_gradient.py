@@ -1,0 +1,211 @@
+"""The gradient of a policy update: the objective over an iteration's rollouts, backpropagated piece by piece.
+
+Pieces add up to the mean over groups, members and steps, so any batch and any number of ranks has the same
+gradient, up to the order of float32 sums.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vggrpo.backbones import VideoBackbone
+from vggrpo.config import TrainSettings
+from vggrpo.flow import SigmaSchedule
+from vggrpo.io import derive_seed
+from vggrpo.rollout import NonFiniteError, RolloutGroup, off_window_distance, rescore
+from vggrpo.training.advantages import teaches
+from vggrpo.training.finite import LOWER, blame, broken_gradient, naming_samples
+from vggrpo.training.histograms import UpdateHistograms
+from vggrpo.training.losses import PolicyLoss, policy_loss
+from vggrpo.training.ranks import Ranks
+
+RATIO_TOLERANCE = 1e-6
+"""How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
+FORWARDS, BACKWARDS = "cost/denoiser_forwards", "cost/denoiser_backwards"
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Members of a group that go through the denoiser together."""
+
+    slot: int
+    """Of the group, in its iteration."""
+    group: RolloutGroup
+    """With this rank's members."""
+    rows: slice
+    """Places of the piece's members in `group`."""
+    members: list[int]
+    """Their numbers among the members of all ranks."""
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of the denoiser for one velocity of each."""
+        return len(self.members) * self.group.condition.passes
+
+
+class PolicyGradient:
+    """The gradients of one set of rollouts, and the figures of their pieces.
+
+    Args:
+        settings: of the run.
+        policy: whose parameters get the gradient.
+        ranks: each adds the part of its own members.
+        iteration: iterations done.
+        schedule: of the rollouts.
+        window: (start, length) of their stochastic steps.
+        groups: the rollouts, each with this rank's members.
+        advantages: [G, K], of the members of all ranks.
+        on_pass: called before the passes of each piece.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        policy: VideoBackbone,
+        ranks: Ranks,
+        iteration: int,
+        schedule: SigmaSchedule,
+        window: tuple[int, int],
+        groups: Sequence[RolloutGroup],
+        advantages: Tensor,
+        on_pass: Callable[[], None],
+    ) -> None:
+        self.settings, self.policy, self.ranks, self.iteration = settings, policy, ranks, iteration
+        self.groups, self.advantages, self.on_pass = groups, advantages, on_pass
+        start, length = window
+        stochastic = range(start, start + length)
+        self.levels_outside = [s for step, (s, _) in enumerate(schedule.steps()) if step not in stochastic]
+        self.share = settings.group_size // settings.updates_per_rollout
+        """Members of a group in one update."""
+        self.counted = torch.ones(len(groups), dtype=torch.bool)
+        if settings.skip_flat_groups:
+            self.counted = teaches(advantages)
+        # Groups that do not count add nothing to the gradient, and the figures are means over the others.
+        counted = int(self.counted.sum())
+        self.scale = len(groups) / max(counted, 1) / settings.updates_per_rollout
+        self.figures: dict[str, float] = defaultdict(float, {FORWARDS: 0.0, BACKWARDS: 0.0})
+        """This rank's part of the metrics, over all updates so far."""
+        self.histograms = UpdateHistograms(settings.clip_eps, start, length)
+
+    def add(self, number: int) -> None:
+        """Adds this rank's part of the gradient of update `number`, which is on its share of every group.
+
+        Raises:
+            FloatingPointError: if a loss or gradient is not finite, or the policy is not the one that drew
+                the rollouts before the first update on them.
+        """
+        for piece in self._pieces(number):
+            for step in range(piece.group.num_steps):
+                self._add_step(piece, step, number)
+        if self.settings.off_window_coef:
+            for piece in self._pieces(number):
+                self._add_leash(piece, number)
+
+    def _pieces(self, number: int) -> Iterator[Piece]:
+        """This rank's share of the members of update `number`, of every group that counts."""
+        size, first = self.settings.update_batch, number * self.share
+        for slot, group in enumerate(self.groups):
+            if not self.counted[slot]:
+                continue
+            own = self.ranks.members(self.settings.group_size, slot)
+            # The group holds this rank's members, in their order: those of the update are a run of them.
+            start, stop = bisect_left(own, first), bisect_left(own, first + self.share)
+            for i in range(start, stop, size):
+                rows = slice(i, min(i + size, stop))
+                yield Piece(slot, group, rows, own[rows])
+
+    def _add_step(self, piece: Piece, step: int, number: int) -> None:
+        """The clipped loss of one step of the window."""
+        self.on_pass()
+        settings, group = self.settings, piece.group
+        weight = len(piece.members) / (self.share * len(self.groups) * group.num_steps)
+        advantages = self.advantages[piece.slot][piece.members]
+        with naming_samples(self.iteration, group.prompt_id, piece.members, LOWER):
+            loss = step_loss(
+                self.policy, group, step, piece.rows, advantages, settings.clip_eps, settings.kl_coef
+            )
+            self._backpropagate(weight * loss.loss, piece)
+        if number == 0:
+            check_on_policy(loss, self.iteration)
+        for name, value in loss.metrics().items():
+            self.figures[name] += self.scale * weight * value
+        self.histograms.add(step, loss)
+        self.figures[FORWARDS] += piece.passes * (2 if settings.kl_coef else 1)
+
+    def _add_leash(self, piece: Piece, number: int) -> None:
+        """The distance to the base model outside the window, at one level for each group in an update."""
+        self.on_pass()
+        group, levels = piece.group, self.levels_outside
+        # A function of the update, not of the piece: any number of ranks and any batch has the same.
+        stream = (self.settings.seed, "off-window", self.iteration, number, piece.slot)
+        level = levels[derive_seed(*stream) % len(levels)]
+        weight = len(piece.members) / (self.share * len(self.groups))
+        with naming_samples(self.iteration, group.prompt_id, piece.members, LOWER):
+            distance = off_window_distance(self.policy, group, level, piece.rows)
+            self._backpropagate(weight * self.settings.off_window_coef * distance, piece)
+        self.figures["policy/off_window"] += self.scale * (weight * distance.item())
+        self.figures[FORWARDS] += 2 * piece.passes
+
+    def _backpropagate(self, loss: Tensor, piece: Piece) -> None:
+        """Raises NonFiniteError if a gradient is not finite."""
+        loss.backward()
+        self.figures[BACKWARDS] += piece.passes
+        broken = broken_gradient(self.policy.trainable_parameters())
+        if broken is not None:
+            raise NonFiniteError(f"the gradient of {broken}", range(len(piece.members)))
+
+
+def step_loss(
+    policy: VideoBackbone,
+    group: RolloutGroup,
+    step: int,
+    members: slice,
+    advantages: Tensor,
+    clip_eps: float,
+    kl_coef: float,
+) -> PolicyLoss:
+    """The clipped loss of one denoising step of some members with advantages [B].
+
+    Raises:
+        NonFiniteError: if it is not finite; its samples are places among these members.
+    """
+    current = rescore(policy, group, step, members)
+    kl = None
+    if kl_coef:
+        with torch.no_grad(), policy.lora_disabled():
+            reference = rescore(policy, group, step, members)
+        kl = current.transition.kl(reference.transition)
+    log_prob, old_log_prob = current.log_prob, group.old_log_probs[members, step]
+    # A member that was left out has advantage 0; with ratio 1 and KL 0 it adds nothing at all.
+    there = torch.isfinite(old_log_prob)
+    if not bool(there.all()):
+        log_prob, old_log_prob = (torch.where(there, value, 0.0) for value in (log_prob, old_log_prob))
+        kl = None if kl is None else torch.where(there, kl, 0.0)
+    loss = policy_loss(log_prob, old_log_prob, advantages.to(log_prob.device), clip_eps, kl, kl_coef)
+    if not bool(torch.isfinite(loss.loss)):
+        raise NonFiniteError("the policy loss", blame(log_prob=log_prob, advantages=advantages, kl=kl))
+    return loss
+
+
+def check_on_policy(loss: PolicyLoss, iteration: int) -> None:
+    """Before the first update on a rollout the policy is the one that drew it; before all updates, the base.
+
+    Raises:
+        FloatingPointError: if the ratio is not 1, or the KL not 0.
+    """
+    deviation, kl = loss.ratio_deviation.item(), loss.kl.item()
+    if deviation > RATIO_TOLERANCE:
+        raise FloatingPointError(
+            f"before the first update on a rollout the ratio is off by {deviation:.2g} (at most "
+            f"{RATIO_TOLERANCE:.0e} is rounding): the policy does not score its own samples as it drew "
+            "them. Use precision float32"
+        )
+    if iteration == 0 and kl > 0:
+        raise FloatingPointError(
+            f"before the first update the KL to the base model is {kl:.2g}, not 0: the LoRA does not "
+            "start as zero"
+        )
