@@ -251,8 +251,8 @@ def read_lgm_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no latent geometry model: it has no {CONFIG_FILE}; `vggrpo train-lgm` writes one, "
-            f"and the package has {', '.join(model_names('lgm'))}"
+            f"{folder} holds no latent geometry model: it has no {CONFIG_FILE}; `vggrpo train-lgm` writes "
+            f"one, the package has {', '.join(model_names('lgm'))}"
         )
     try:
         config = json.loads(path.read_text("utf-8"))
