@@ -75,6 +75,13 @@ class TrainSettings(SamplingRunSettings):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     grad_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay, an iteration, of the LoRA's moving average, which is then what is evaluated and "
+        "written; rollouts are drawn by the LoRA itself; 0 keeps none",
+    )
 
     group_size: int = Field(64, ge=2, description="rollouts of one prompt that are compared with each other")
     prompts_per_rollout: PositiveInt = Field(1, description="groups an iteration")

@@ -225,14 +225,18 @@ def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int],
                 # The autoencoder and the uncut geometry model are on the device for evaluations only.
                 geometry.to(device)
                 try:
-                    evaluation.run_at(trainer.iteration)
+                    with trainer.averaged():
+                        evaluation.run_at(trainer.iteration)
                 except Stopped:
                     trainer.save_checkpoint()
                     raise
                 policy.release("vae")
-                alarms = ranks.of_first(
-                    watch.observe(evaluations_so_far(settings, trainer.iteration)) if ranks.is_first else ()
-                )
+                with trainer.averaged():
+                    alarms = ranks.of_first(
+                        watch.observe(evaluations_so_far(settings, trainer.iteration))
+                        if ranks.is_first
+                        else ()
+                    )
                 if ranks.is_first:
                     write_run_report(settings, trainer.iteration, teacher, device)
                 geometry.to("cpu")
@@ -246,7 +250,7 @@ def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int],
             trainer.train(until=min(following, settings.iterations))
 
     if ranks.is_first:
-        with atomic_folder(run.path / LORA_FOLDER, replace=True) as folder:
+        with trainer.averaged(), atomic_folder(run.path / LORA_FOLDER, replace=True) as folder:
             policy.save_lora(folder)
     ranks.wait()
     return run.path / LORA_FOLDER

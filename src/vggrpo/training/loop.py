@@ -6,6 +6,7 @@ seeded by the step), so a run that was interrupted and resumed is the run that w
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from vggrpo.config import LoopSettings
 from vggrpo.io import RunFolder, progress, save_tensors
+from vggrpo.training.average import WeightAverage
 from vggrpo.training.interrupt import deferred_stop
 from vggrpo.training.optim import (
     gradient_norm,
@@ -52,35 +54,6 @@ class Job(Protocol):
         """
 
 
-class WeightAverage:
-    """Exponential moving average of some modules' parameters, warmed up so that early averages are not the
-    start.
-    """
-
-    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
-        self.decay = decay
-        self.modules = modules
-        self.tensors = {key: p.detach().clone() for key, p in self._parameters()}
-
-    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return [(f"{m}.{n}", p) for m, module in self.modules.items() for n, p in module.named_parameters()]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Moves the average towards the weights reached after `step` (zero-based)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for key, parameter in self._parameters():
-            self.tensors[key].lerp_(parameter, 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchanges the average and the weights; call twice to return."""
-        for key, parameter in self._parameters():
-            current = parameter.detach().clone()
-            parameter.copy_(self.tensors[key])
-            self.tensors[key] = current
-
-
 def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
     """Trains `job` to `settings.last_step`, continuing from the run's newest valid checkpoint if any.
 
@@ -89,7 +62,7 @@ def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
     """
     optimizers = job.optimizers()
     parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    average = WeightAverage(job.modules(), settings.ema_decay) if settings.ema_decay else None
+    average = WeightAverage(weights_of(job), settings.ema_decay) if settings.ema_decay else None
 
     start = 0
     checkpoint = run.latest_checkpoint(lambda folder: _read(folder, job, optimizers, average))
@@ -154,15 +127,18 @@ def require_finite(step: int, tensors: Mapping[str, Tensor]) -> None:
             )
 
 
+def weights_of(job: Job) -> dict[str, nn.Parameter]:
+    """All parameters of a job's modules, by module and name."""
+    return {
+        f"{key}.{name}": parameter
+        for key, module in job.modules().items()
+        for name, parameter in module.named_parameters()
+    }
+
+
 def _evaluate(job: Job, average: WeightAverage | None, step: int) -> Mapping[str, float | None]:
-    if average is not None:
-        average.swap()
-    try:
-        with torch.no_grad():
-            return job.evaluate(step)
-    finally:
-        if average is not None:
-            average.swap()
+    with average.applied() if average is not None else nullcontext(), torch.no_grad():
+        return job.evaluate(step)
 
 
 def _save(

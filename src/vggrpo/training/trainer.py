@@ -12,6 +12,7 @@ seed and of counters, so a resumed run is the run that was never interrupted.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from vggrpo.lgm import LatentGeometryModel
 from vggrpo.rewards import SceneReward
 from vggrpo.rollout import RolloutGroup, RolloutSteps, sample_group
 from vggrpo.training.advantages import group_advantages, group_statistics
+from vggrpo.training.average import WeightAverage
 from vggrpo.training.finite import SKIP, left_out, naming_samples
 from vggrpo.training.interrupt import Stopped, StopRequest, deferred_stop, undone_if_stopped
 from vggrpo.training.loop import require_finite
@@ -52,6 +54,7 @@ from vggrpo.training.scoring import Scores, counted_weights, score_group
 
 LORA_FOLDER = "lora"
 POLICY_FILE, OPTIMIZER_FILE = "policy.safetensors", "optimizer.safetensors"
+AVERAGE_FILE = "average.safetensors"
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -98,6 +101,10 @@ class VGGRPOTrainer:
             [parameter_group(self.parameters, settings.lr, settings.weight_decay)],
             betas=(settings.beta1, settings.beta2),
         )
+        self.average: WeightAverage | None = None
+        """Of the LoRA over the iterations, where the settings ask for one."""
+        if settings.ema_decay:
+            self.average = WeightAverage(policy.trainable_parameters(), settings.ema_decay)
         self.iteration = 0
         """Iterations done."""
         self.histograms: dict[str, Histogram] = {}
@@ -119,16 +126,22 @@ class VGGRPOTrainer:
                 for name, parameter in self.policy.trainable_parameters().items():
                     parameter.copy_(found[checkpoint.path / POLICY_FILE][name])
             load_optimizer_tensors(self.optimizer, found[checkpoint.path / OPTIMIZER_FILE])
+            if self.average is not None:
+                self.average.tensors = found[checkpoint.path / AVERAGE_FILE]
             self.iteration = checkpoint.step
         if self.ranks.is_first:
             self.run.truncate_metrics(self.iteration)
             remove_foreign(self.run, self.ranks)
 
     def _read_checkpoint(self, folder: Path) -> dict[Path, dict[str, Tensor]]:
-        return read_state(
-            {folder / POLICY_FILE: self.policy.trainable_parameters()},
-            {folder / OPTIMIZER_FILE: self.optimizer},
-        )
+        weights: dict[Path, Mapping[str, Tensor]] = {folder / POLICY_FILE: self.policy.trainable_parameters()}
+        if self.average is not None:
+            weights[folder / AVERAGE_FILE] = self.average.tensors
+        return read_state(weights, {folder / OPTIMIZER_FILE: self.optimizer})
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within the context the policy is the average of its LoRA, where the settings ask for one."""
+        return self.average.applied() if self.average is not None else nullcontext()
 
     def train(self, until: int) -> None:
         """Runs iterations up to number `until`, with checkpoints, one of them at `until`.
@@ -293,7 +306,10 @@ class VGGRPOTrainer:
         Returns the update's metrics, and what rollouts and update have cost.
         """
         with undone_if_stopped(self.parameters, self.optimizer):
-            return self._update(groups, advantages)
+            metrics = self._update(groups, advantages)
+        if self.average is not None:
+            self.average.update(self.iteration)
+        return metrics
 
     def _update(self, groups: Sequence[RolloutGroup], advantages: Tensor) -> dict[str, float]:
         settings, updates = self.settings, self.settings.updates_per_rollout
@@ -334,12 +350,17 @@ class VGGRPOTrainer:
         self.ranks.sum_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
 
     def save_checkpoint(self) -> None:
-        """Writes policy and optimizer after `iteration` iterations, and the LoRA in diffusers' format."""
+        """Writes policy and optimizer after `iteration` iterations, and the LoRA in diffusers' format (its
+        average, where there is one).
+        """
 
         def write(folder: Path) -> None:
             save_tensors(folder / POLICY_FILE, self.policy.trainable_parameters())
             save_tensors(folder / OPTIMIZER_FILE, optimizer_tensors(self.optimizer))
-            self.policy.save_lora(folder / LORA_FOLDER)
+            if self.average is not None:
+                save_tensors(folder / AVERAGE_FILE, self.average.tensors)
+            with self.averaged():
+                self.policy.save_lora(folder / LORA_FOLDER)
 
         self.ranks.require_equal("the policy's weights", self.parameters)
         if self.ranks.is_first:

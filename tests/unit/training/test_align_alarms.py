@@ -256,6 +256,24 @@ def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tiny: Tiny, finished
     assert sorted(path for path in finished.rglob("*")) == before
 
 
+def test_an_averaged_policy_is_what_is_evaluated_and_written_but_not_what_draws(
+    tiny: Tiny, finished: Path
+) -> None:
+    assert tiny.train("averaged", "--ema-decay", 0.8) == 0
+    run = tiny.folder / "averaged"
+    checkpoints = [folder / "checkpoints" / "step_000004" for folder in (finished, run)]
+    drawn, drawn_again = (load_tensors(folder / "policy.safetensors") for folder in checkpoints)
+    assert all(torch.equal(tensor, drawn_again[name]) for name, tensor in drawn.items())
+    average = load_tensors(checkpoints[1] / "average.safetensors")
+    assert any((tensor - drawn[name]).abs().max() > 1e-4 for name, tensor in average.items())
+    assert same_tensors(run / "lora", checkpoints[1] / "lora")
+    assert not same_tensors(run / "lora", finished / "lora")
+    records = evaluate_policy(tiny.settings("averaged"), run / "lora")
+    own = EvaluationRecords.load(run / "evaluations" / "step_000004.json")
+    for name in own.metrics:
+        np.testing.assert_allclose(records.values(name), own.values(name), rtol=1e-5, err_msg=name)
+
+
 def test_another_sampler_and_number_of_steps_give_other_samples_from_the_same_noises(
     tiny: Tiny, finished: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 from vggrpo.config import LoopSettings
 from vggrpo.config.pretrain import PretrainSettings
 from vggrpo.io import RunFolder, load_tensors, make_generator, read_records, verify_manifest
-from vggrpo.training.loop import Job, WeightAverage, require_finite, run_job
+from vggrpo.training.average import WeightAverage
+from vggrpo.training.loop import Job, require_finite, run_job
 from vggrpo.training.muon import muon_and_adamw
 
 STEPS = 9
@@ -175,7 +176,7 @@ def test_without_a_moving_average_the_result_is_the_last_step(tmp_path):
 
 def test_the_average_is_the_recursion_with_a_warmed_up_decay():
     module = nn.Linear(1, 1, bias=False)
-    average = WeightAverage({"m": module}, decay=0.5)
+    average = WeightAverage(dict(module.named_parameters()), decay=0.5)
     expected = module.weight.item()
     for step in range(12):
         with torch.no_grad():
@@ -183,10 +184,9 @@ def test_the_average_is_the_recursion_with_a_warmed_up_decay():
         average.update(step)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
-    assert average.tensors["m.weight"].item() == pytest.approx(expected, rel=1e-5)
-    average.swap()
-    assert module.weight.item() == pytest.approx(expected, rel=1e-5)
-    average.swap()
+    assert average.tensors["weight"].item() == pytest.approx(expected, rel=1e-5)
+    with average.applied():
+        assert module.weight.item() == pytest.approx(expected, rel=1e-5)
     assert module.weight.item() == 11.0
 
 

@@ -36,7 +36,11 @@ def assert_same_run(first, second):
     ours, theirs = policy_of(first), policy_of(second)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-    for file in ("policy.safetensors", "optimizer.safetensors"):
+    files = [
+        {path.name for path in t.run.latest_checkpoint().path.glob("*.safetensors")} for t in (first, second)
+    ]
+    assert files[0] == files[1] >= {"policy.safetensors", "optimizer.safetensors"}
+    for file in files[0]:
         saved = [load_tensors(t.run.latest_checkpoint().path / file) for t in (first, second)]
         assert saved[0].keys() == saved[1].keys()
         assert all(torch.equal(tensor, saved[1][name]) for name, tensor in saved[0].items())
@@ -239,7 +243,7 @@ def test_warm_up_counts_optimizer_steps(make_trainer):
 
 @pytest.mark.parametrize("reward", [StandsRight(), FailsBehind()])
 def test_resumed_is_the_run_that_was_not_interrupted(make_trainer, reward):
-    options = {"updates_per_rollout": 2, "warmup_steps": 3, "checkpoint_every": 3}
+    options = {"updates_per_rollout": 2, "warmup_steps": 3, "checkpoint_every": 3, "ema_decay": 0.5}
     straight = make_trainer(reward, "straight", **options)
     straight.train(until=4)
 

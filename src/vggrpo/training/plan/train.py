@@ -190,9 +190,10 @@ class TrainPlanner:
 
     @property
     def resident_bytes(self) -> int:
-        """On the GPU all the time: policy, optimizer and latent geometry model."""
+        """On the GPU all the time: policy, its average, optimizer and latent geometry model."""
         models = self.denoiser_bytes + module_bytes(self.lgm.model)
-        return models + optimizer_bytes(self.video.transformer)
+        average = self.lora_bytes if self.settings.ema_decay else 0
+        return models + optimizer_bytes(self.video.transformer) + average
 
     @property
     def denoiser_bytes(self) -> int:
@@ -202,9 +203,13 @@ class TrainPlanner:
         if self.settings.parallel == "ddp" or self.gpus == 1:
             return whole
         sharers = min(self.gpus, GPUS_OF_A_MACHINE) if self.settings.parallel == "hsdp" else self.gpus
-        lora = num_parameters(self.video.transformer, trainable=True) * FLOAT32
         block = max(module_bytes(block) for block in self.video.transformer.blocks)
-        return lora + (whole - lora) // sharers + 2 * block
+        return self.lora_bytes + (whole - self.lora_bytes) // sharers + 2 * block
+
+    @property
+    def lora_bytes(self) -> int:
+        """Of the trained weights."""
+        return num_parameters(self.video.transformer, trainable=True) * FLOAT32
 
     @property
     def num_held_out(self) -> int | None:
