@@ -1,8 +1,10 @@
-"""Reward guidance on the micro family: what its settings do to held-out samples, and what they cost.
+"""Reward guidance on the micro family: what its settings do to held-out samples.
 
-    python benchmarks/micro/guidance.py [--rows scale policy camera_path] [--quick]
+    python benchmarks/micro/guidance.py [--rows scale camera_path confirmed] [--quick]
 
-64 unseen captions, ODE in 50 steps, paired with the unguided samples of the same noises.
+A setting is chosen on 64 unseen captions and confirmed on 64 others, there also on an aligned policy. ODE in
+50 steps, paired with the unguided samples of the same noises. What guidance costs is measured by
+`benchmarks/guidance_cost.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +14,10 @@ from harness.options import TableOptions, chosen_rows, parse, run
 from harness.pairs import Pairs
 from harness.results import figure, markdown_table, write_result
 from harness.steered import (
+    CHOICE,
+    CONFIRMATION,
     EPIPOLAR,
-    EVALUATIONS,
-    SECONDS,
+    ROTATION_ERROR,
     TRAJECTORY,
     TRAJECTORY_ERROR,
     SteeredRow,
@@ -27,18 +30,25 @@ from vggrpo.evaluation import EvaluationRecords, Interval, bootstrap_mean
 from vggrpo.training.rewards import CAMERA_MOTION, REPROJECTION
 
 NAME = "guidance"
+CONFIRMED, CAMERA_PATH = "confirmed", "camera_path"
 BASE = SteeredRow("base")
-POLICY = SteeredRow("policy", policy=True)
+POLICY = SteeredRow("policy", CONFIRMED, policy=True)
 SCALES = {20: (30, 300, 3000), 5: (10, 30, 100, 300, 1000), 1: (10, 100)}
 """By interval. Above the largest the norm cap alone decides."""
+THROUGH_SCALES = {5: (30, 100, 300), 2: (30, 100)}
+"""The same, for the gradient through the denoiser."""
 MIDDLE = 100
 """The scale of the rows that vary something else."""
 REWARDS = (CAMERA_MOTION, REPROJECTION)
-BY_BOTH = [f"{source}/{reward}" for source in ("lgm", "teacher") for reward in REWARDS]
-CHANGES = [*BY_BOTH, EPIPOLAR, "flow_jerk"]
-RATIOS = ("camera_extent", "flow_drift", "brightness", "saturation", "sharpness", "object_presence", SECONDS)
+CHANGES = [*(f"{source}/{reward}" for source in ("lgm", "teacher") for reward in REWARDS), "flow_jerk"]
+RATIOS = ("camera_extent", "flow_drift", "brightness", "saturation", "sharpness", "object_presence")
 MOTION_FLOOR, SHARPNESS_FLOOR = 0.9, 0.95
 PATHS = {"orbit": 20.0, "dolly": 0.3, "truck": 0.3, "pan": 15.0}
+PATH_ERRORS = [(s, error) for s in ("lgm", "teacher") for error in (TRAJECTORY_ERROR, ROTATION_ERROR)]
+WORDS = {
+    TRAJECTORY_ERROR: ("centres unguided", "change"),
+    ROTATION_ERROR: ("rotations unguided", "change"),
+}
 Figures = dict[str, Any]
 
 
@@ -51,22 +61,29 @@ def rows(quick: bool) -> list[SteeredRow]:
     ]
     middle = {"scale": MIDDLE, "interval": 5}
     steered += [
-        SteeredRow("through_denoiser", "through", {**middle, "through": "denoiser"}),
+        *(
+            SteeredRow(
+                f"through_denoiser-every_{interval}-scale_{scale}",
+                "through",
+                {"scale": scale, "interval": interval, "through": "denoiser"},
+            )
+            for interval, scales in THROUGH_SCALES.items()
+            for scale in scales
+        ),
         SteeredRow("no_cap", "norm_cap", {**middle, "norm_cap": None}),
         *(SteeredRow(f"cap_{cap}", "norm_cap", {**middle, "norm_cap": cap}) for cap in (0.1, 0.3)),
         SteeredRow("sigma_above_0.6", "levels", {**middle, "stop_sigma": 0.6}),
         SteeredRow("sigma_below_0.6", "levels", {**middle, "start_sigma": 0.6}),
         *(SteeredRow(f"{reward}_alone", "reward", middle, {reward: 1.0}) for reward in REWARDS),
-        SteeredRow("policy_guided", "policy", middle, policy=True),
     ]
     for name, amount in PATHS.items():
         path: dict[str, Any] = {"weights": {TRAJECTORY: 1.0}, "camera_path": (name, amount)}
         steered += [
-            SteeredRow(f"{name}_unguided", "camera_path", **path),
-            SteeredRow(f"{name}_guided", "camera_path", {"scale": MIDDLE, "interval": 2}, **path),
+            SteeredRow(f"{name}_unguided", CAMERA_PATH, **path),
+            SteeredRow(f"{name}_guided", CAMERA_PATH, {"scale": MIDDLE, "interval": 2}, **path),
         ]
     if quick:
-        few = {"every_5-scale_100", "policy_guided", "orbit_unguided", "orbit_guided"}
+        few = {"every_5-scale_100", "orbit_unguided", "orbit_guided"}
         steered = [row for row in steered if row.name in few]
     return steered
 
@@ -74,113 +91,141 @@ def rows(quick: bool) -> list[SteeredRow]:
 def main(words: list[str] | None = None) -> int:
     """Measures the rows."""
     options = parse(TableOptions, words, __doc__)
-    chosen = chosen_rows(rows(options.quick), options.rows)
+    every = [*rows(options.quick), SteeredRow("confirmed", CONFIRMED)]
+    groups = {row.group for row in chosen_rows(every, options.rows)}
     workspace = Workspace(options)
     lgm = workspace.lgm()
-    with_policy = any(row.policy for row in chosen)
-    lora = workspace.train_policy(lgm, seed=options.seeds[0]).lora if with_policy else None
-    samples = SteeredSamples(workspace, lgm, lora)
-    base = {False: samples.measure(BASE)} | ({True: samples.measure(POLICY)} if with_policy else {})
-    plain = [row for row in chosen if row.camera_path is None]
-    table = [compared(row, base[row.policy], samples.measure(row)) for row in plain]
-    if with_policy:
-        table.insert(0, compared(POLICY, base[False], base[True]))
-    steered = [row for row in chosen if row.camera_path is not None]
-    paths = path_errors({row.name: samples.measure(row) for row in steered})
-    figures = {
-        "n": len(base[False]),
-        "base": {name: float(base[False].values(name).mean()) for name in (SECONDS, EVALUATIONS)},
+    samples = SteeredSamples(workspace, lgm, CHOICE)
+    base = samples.measure(BASE)
+    # A setting is recommended among all of them.
+    ways = [row for row in every if row.group not in (CONFIRMED, CAMERA_PATH)]
+    settings = ways if CONFIRMED in groups else [row for row in ways if row.group in groups]
+    table = [compared(row, base, samples.measure(row), CHANGES) for row in settings]
+    best = recommended(table)
+    figures: Figures = {
+        "n": len(base),
         "rows": table,
-        "recommended": recommended(table),
-        "camera_paths": paths,
+        "recommended": best,
+        "camera_paths": [],
+        "confirmed": [],
     }
-    settings = {"sampling": samples.sampling, "rewards": samples.settings.rewards}
-    path = write_result(NAME, options, settings, figures, as_text(figures))
-    draw(path)
+    if CAMERA_PATH in groups:
+        others = SteeredSamples(workspace, lgm, CONFIRMATION)
+        guided = [row for row in every if row.group == CAMERA_PATH]
+        figures["camera_paths"] = path_errors({row.name: others.measure(row) for row in guided})
+    if CONFIRMED in groups and best is not None:
+        lora = workspace.train_policy(lgm, seed=options.seeds[0]).lora
+        others = SteeredSamples(workspace, lgm, CONFIRMATION, lora)
+        (setting,) = (row.guidance for row in settings if row.name == best)
+        figures["confirmed"] = confirmed(others, setting)
+    content = {"sampling": samples.sampling, "rewards": samples.settings.rewards}
+    draw(write_result(NAME, options, content, figures, as_text(figures)))
     return 0
 
 
-def compared(row: SteeredRow, before: EvaluationRecords, after: EvaluationRecords) -> Figures:
+def confirmed(samples: SteeredSamples, guidance: Mapping[str, Any]) -> list[Figures]:
+    """The recommended setting on prompts that did not choose it, on the base model and on the policy."""
+    base, changes = samples.measure(BASE), [*CHANGES, EPIPOLAR]
+    ways = [
+        SteeredRow("guided", CONFIRMED, guidance),
+        POLICY,
+        SteeredRow("policy_guided", CONFIRMED, guidance, policy=True),
+    ]
+    measured = {row.name: samples.measure(row) for row in ways}
+    table = [compared(row, base, measured[row.name], changes) for row in ways]
+    over_policy = compared(ways[-1], measured[POLICY.name], measured["policy_guided"], changes)
+    return [*table, over_policy | {"name": "policy_guided over policy"}]
+
+
+def compared(
+    row: SteeredRow, before: EvaluationRecords, after: EvaluationRecords, changes: Sequence[str]
+) -> Figures:
     """What a way to sample does, sample by sample."""
     pairs = Pairs.of(before, [after])
     return {
         "name": row.name,
         "group": row.group,
         "guidance": dict(row.guidance),
-        "changes": {name: pairs.change(name) for name in CHANGES},
+        "changes": {name: pairs.change(name) for name in changes},
         "ratios": {name: pairs.ratio(name) for name in RATIOS},
     }
 
 
 def path_errors(measured: Mapping[str, EvaluationRecords]) -> list[Figures]:
-    """By path: the teacher's distance of the camera from it, without and with guidance."""
+    """By path: how far the camera is from it by either model, without guidance, and what guidance changes."""
     found = []
     for name in PATHS:
         if f"{name}_guided" not in measured:
             continue
         pairs = Pairs.of(measured[f"{name}_unguided"], [measured[f"{name}_guided"]])
         entry: Figures = {"path": name, "amount": PATHS[name]}
-        for source in ("lgm", "teacher"):
-            metric = f"{source}/{TRAJECTORY_ERROR}"
-            entry[source] = {"unguided": _mean(pairs.before, metric), "change": pairs.change(metric)}
+        for source, error in PATH_ERRORS:
+            metric = f"{source}/{error}"
+            entry[metric] = {"unguided": _mean(pairs.before, metric), "change": pairs.change(metric)}
         found.append(entry)
     return found
 
 
 def recommended(table: Sequence[Figures]) -> str | None:
-    """The guided row of the base model with the highest gain by the teacher among those that lose neither
-    motion nor sharpness and whose two rewards by the teacher do not clearly fall; None if no gain is clear.
+    """The row with the highest gain by the teacher among those that clearly raise both of its rewards and
+    clearly lose neither motion nor sharpness; None if there is none.
     """
 
     def gain(row: Figures) -> float:
         return sum(row["changes"][f"teacher/{reward}"].mean for reward in REWARDS)
 
     def acceptable(row: Figures) -> bool:
-        signs = [row["changes"][f"teacher/{reward}"].sign for reward in REWARDS]
-        kept = all(row["ratios"][name].mean >= MOTION_FLOOR for name in ("camera_extent", "flow_drift"))
-        sharp = row["ratios"]["sharpness"].mean >= SHARPNESS_FLOOR
-        return kept and sharp and max(signs) > 0 and min(signs) >= 0
+        up = all(row["changes"][f"teacher/{reward}"].sign > 0 for reward in REWARDS)
+        moving = all(row["ratios"][name].low >= MOTION_FLOOR for name in ("camera_extent", "flow_drift"))
+        return up and moving and row["ratios"]["sharpness"].low >= SHARPNESS_FLOOR
 
-    fit = [row for row in table if row["guidance"] and row["group"] != "policy" and acceptable(row)]
+    fit = [row for row in table if acceptable(row)]
     return max(fit, key=gain)["name"] if fit else None
 
 
 def as_text(figures: Figures) -> str:
     """Everything as markdown."""
-    header = ["setting", *CHANGES, *(f"{name} ratio" for name in RATIOS)]
+    parts = []
+    if figures["rows"]:
+        parts += [setting_table(figures["rows"], CHANGES)]
+        parts += [
+            f"Chosen on {figures['n']} captions: {figures['recommended'] or 'none'}. Rule: the highest gain "
+            "by the teacher among the settings whose intervals say that both of its rewards rise, camera "
+            f"extent and flow drift stay >= {MOTION_FLOOR:g} and sharpness >= {SHARPNESS_FLOOR:g} of the "
+            "base's."
+        ]
+    if figures["confirmed"]:
+        title = f"The chosen setting on {figures['n']} other captions, against the base model:"
+        parts += [title, setting_table(figures["confirmed"], [*CHANGES, EPIPOLAR])]
+    if figures["camera_paths"]:
+        header = ["path", *(f"{source}: {word}" for source, error in PATH_ERRORS for word in WORDS[error])]
+        lines = [
+            [
+                f"{row['path']} {row['amount']:g}",
+                *(
+                    figure(row[f"{source}/{error}"][part], signed=part == "change")
+                    for source, error in PATH_ERRORS
+                    for part in ("unguided", "change")
+                ),
+            ]
+            for row in figures["camera_paths"]
+        ]
+        title = "Camera paths, distance of the centres in median depths and of the rotations in radians:"
+        parts += [title, markdown_table(header, lines)]
+    return "\n\n".join(parts)
+
+
+def setting_table(rows: Sequence[Figures], changes: Sequence[str]) -> str:
+    """A line for each way to sample."""
     lines = [
         [
             row["name"],
-            *(figure(row["changes"][name], signed=True) for name in CHANGES),
+            *(figure(row["changes"][name], signed=True) for name in changes),
             *(figure(row["ratios"][name], 2) for name in RATIOS),
         ]
-        for row in figures["rows"]
+        for row in rows
     ]
-    parts = [markdown_table(header, lines)] if lines else []
-    if figures["camera_paths"]:
-        sources = ("lgm", "teacher")
-        parts.append(
-            markdown_table(
-                ["path", *(f"{s}: {w}" for s in sources for w in ("error unguided", "change"))],
-                [
-                    [
-                        f"{row['path']} {row['amount']:g}",
-                        *(
-                            figure(row[source][part], signed=part == "change")
-                            for source in sources
-                            for part in ("unguided", "change")
-                        ),
-                    ]
-                    for row in figures["camera_paths"]
-                ],
-            )
-        )
-    parts.append(
-        f"Recommended: {figures['recommended'] or 'none'}. Rule: the highest gain by the teacher with camera "
-        f"extent and flow drift >= {MOTION_FLOOR:g} and sharpness >= {SHARPNESS_FLOOR:g} of the base's. "
-        f"Unguided: {figures['base'][SECONDS]:.1f} s a video."
-    )
-    return "\n\n".join(parts)
+    return markdown_table(["setting", *changes, *(f"{name} ratio" for name in RATIOS)], lines)
 
 
 def _mean(records: EvaluationRecords, metric: str) -> Interval:

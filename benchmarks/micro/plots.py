@@ -187,8 +187,8 @@ def alarm_experiment(figures: Figures, path: Path) -> None:
 
 
 def guidance(figures: Figures, path: Path) -> None:
-    """A row for each setting; rewards by LGM and teacher, and what must not change."""
-    rows = figures["rows"]
+    """A row for each setting, and for the chosen one on other captions; rewards, and what must not change."""
+    rows = [*figures["rows"], *figures["confirmed"]]
     labels = [row["name"].replace("_", " ") for row in rows]
     figure = Figure(figsize=(14.0, 1.6 + ROW_HEIGHT * 1.25 * max(len(rows), 3)), layout="constrained")
     panels = figure.subplots(1, 4, sharey=True)

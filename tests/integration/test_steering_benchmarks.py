@@ -34,8 +34,9 @@ def test_guidance_measures_settings_and_paths_and_does_not_measure_twice(benchma
     assert figures["n"] == 3
     (row,) = figures["rows"]
     assert row["guidance"] == {"scale": 100, "interval": 5}
-    assert row["ratios"]["seconds"]["mean"] > 0
+    assert row["changes"]["lgm/camera_motion"]["count"] == 3
     assert [entry["path"] for entry in figures["camera_paths"]] == ["orbit"]
+    assert figures["camera_paths"][0]["teacher/rotation_error"]["unguided"]["mean"] > 0
     assert (folder / "results" / "guidance.png").read_bytes().startswith(b"\x89PNG")
     kept = {file: file.stat().st_mtime_ns for file in (folder / "steered").rglob("records.json")}
     again, _ = benchmark("guidance", "--rows", "scale", "camera_path")
@@ -52,5 +53,6 @@ def test_best_of_counts_evaluations_and_never_ranks_lower_than_one_sample(benchm
     assert rows["best_of_2"]["evaluations"] == 2 * steps
     assert 2 * steps < rows["best_of_4-pruned"]["evaluations"] < 4 * steps
     assert rows["guided"]["evaluations"] == steps
+    assert "equal_evaluations" not in figures, "best_of_4 is not among the quick rows"
     assert rows["base"]["changes"]["lgm/camera_motion"]["mean"] == 0
     assert (folder / "results" / "best_of.png").read_bytes().startswith(b"\x89PNG")

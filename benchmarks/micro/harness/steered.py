@@ -1,9 +1,10 @@
 """Samples that rewards have a say in (guidance, best-of-N), measured on unseen prompts.
 
-Every row samples the same prompts from the same noises, so rows are pairs, sample by sample.
+Every row samples the same prompts from the same noises, so rows are pairs, sample by sample. There are two
+sets of prompts, so that a setting that was chosen by one is judged by the other.
 """
 
-import time
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,9 +18,13 @@ from harness.workspace import Workspace
 from harness.yardstick import SEED, SPLIT
 from vggrpo.backbones import VideoBackbone
 from vggrpo.backbones.pipelines import lora_file
-from vggrpo.evaluation import EvaluationRecords, HeldOutEvaluator, KeyFrameTeacher, SampledBlock
-from vggrpo.evaluation.videos.base import Clip, Video
-from vggrpo.evaluation.videos.epipolar import EpipolarMetric
+from vggrpo.evaluation import (
+    EvaluationRecords,
+    HeldOutEvaluator,
+    KeyFrameTeacher,
+    SampledBlock,
+    flow_epipolar_error,
+)
 from vggrpo.geometry import CAMERA_PATHS, SceneGeometry
 from vggrpo.io import file_sha256, progress, read_json, write_json
 from vggrpo.io.manifest import MANIFEST_NAME
@@ -43,8 +48,11 @@ from vggrpo.training.tune_noise import check_inputs
 
 NUM_PROMPTS, STEPS = 64, 50
 TRAJECTORY, TRAJECTORY_ERROR = "camera_trajectory", "trajectory_error"
-EPIPOLAR, SECONDS, EVALUATIONS = "epipolar_robust_error", "seconds", "denoiser_evaluations"
-EXTRAS = (EPIPOLAR, SECONDS, EVALUATIONS)
+ROTATION_ERROR = "rotation_error"
+EPIPOLAR, EVALUATIONS = "flow_epipolar_error", "denoiser_evaluations"
+EXTRAS = (EPIPOLAR, EVALUATIONS)
+CHOICE, CONFIRMATION = "choice", "confirmation"
+"""Sets of prompts: the first captions of the split, and the next."""
 EQUAL_WEIGHTS = {CAMERA_MOTION: 0.5, REPROJECTION: 0.5}
 
 
@@ -70,15 +78,17 @@ class SteeredRow:
 
 
 @dataclass(frozen=True, eq=False)
-class TrajectoryError:
-    """The distance from a path as something that can be recorded among the rewards: less is better."""
+class PathError:
+    """A distance from a path as something that can be recorded among the rewards: less is better."""
 
     reward: CameraTrajectoryReward
+    part: str
+    """Of the reward's parts: TRAJECTORY_ERROR, of the centres, or ROTATION_ERROR."""
 
     def __call__(self, scene: SceneGeometry) -> Reward:
         """See the class."""
         scored = self.reward(scene)
-        error = torch.where(scored.valid, scored.parts[TRAJECTORY_ERROR], torch.nan)
+        error = torch.where(scored.valid, scored.parts[self.part], torch.nan)
         return Reward(error, scored.valid, {})
 
 
@@ -88,14 +98,16 @@ class SteeredSamples:
     Args:
         workspace: whose folder keeps the records.
         lgm: folder of the latent geometry model.
+        prompts: which set, CHOICE or CONFIRMATION.
         lora: folder of the aligned policy's LoRA; None if no row asks for it.
     """
 
-    def __init__(self, workspace: Workspace, lgm: Path, lora: Path | None = None) -> None:
-        self.folder = workspace.root / "steered"
+    def __init__(self, workspace: Workspace, lgm: Path, prompts: str, lora: Path | None = None) -> None:
+        self.folder = workspace.root / "steered" / prompts
         quick = workspace.options.quick
-        self.steps = 6 if quick else STEPS
-        self.prompts = world_prompts(SPLIT, 3 if quick else NUM_PROMPTS)
+        self.steps, count = (6, 3) if quick else (STEPS, NUM_PROMPTS)
+        both = world_prompts(SPLIT, 2 * count)
+        self.prompts = both[:count] if prompts == CHOICE else both[count:]
         self.settings = workspace.policy_settings(lgm, seed=SEED)
         self.sampling = replace(held_out_settings(self.settings, "ode", self.steps), num_noises=1)
         self.device = choose_device(self.settings.device)
@@ -141,7 +153,8 @@ class SteeredSamples:
             self.video.load_lora(self.lora)
         rewards: dict[str, Callable[[SceneGeometry], Reward]] = dict(build_rewards(self.settings.rewards))
         if sampler.path is not None:
-            rewards |= {TRAJECTORY: sampler.path, TRAJECTORY_ERROR: TrajectoryError(sampler.path)}
+            errors = {part: PathError(sampler.path, part) for part in (TRAJECTORY_ERROR, ROTATION_ERROR)}
+            rewards |= {TRAJECTORY: sampler.path, **errors}
         evaluator = HeldOutEvaluator(
             self.video,
             self.models.lgm,
@@ -155,8 +168,9 @@ class SteeredSamples:
         )
 
         def keep(records: EvaluationRecords, block: SampledBlock) -> None:
-            for (prompt_id, _), frames, facts in zip(block.keys, block.frames, sampler.facts, strict=True):
-                extras[prompt_id] = {EPIPOLAR: epipolar_error(frames, self.settings.fps), **facts}
+            errors = flow_epipolar_error(block.frames).tolist()
+            for (prompt_id, _), error, facts in zip(block.keys, errors, sampler.facts, strict=True):
+                extras[prompt_id] = {EPIPOLAR: None if math.isnan(error) else error, **facts}
             write_json(extras_file, extras)
             records.save(file)
 
@@ -214,7 +228,6 @@ class _Sampler:
         samples, row, s = self._samples, self._row, self._samples.settings
         _, negative = samples._prompt_embeds()
         schedule = samples.video.schedule(row.steps or samples.steps, self._shape)
-        began = time.monotonic()
         if row.candidates > 1:
             choice = BestOf(row.candidates, self._reward, row.prune_sigmas)
             latents, evaluations = [], []
@@ -246,13 +259,5 @@ class _Sampler:
                 run.advance()
                 on_step(run.index, schedule.num_steps)
             made, evaluations = run.x, run.evaluations.tolist()
-        seconds = (time.monotonic() - began) / len(seeds)
-        self.facts = [{SECONDS: seconds, EVALUATIONS: float(count)} for count in evaluations]
+        self.facts = [{EVALUATIONS: float(count)} for count in evaluations]
         return made
-
-
-def epipolar_error(frames: Tensor, fps: float) -> float | None:
-    """The robust epipolar error of frames [T, H, W, 3] in [0, 1], pixels; None where it has none."""
-    video = Video((frames * 255.0).round().to(torch.uint8).numpy(), fps)
-    value = EpipolarMetric().compute(video, Clip("sample", Path("sample"))).values[EPIPOLAR]
-    return value if value == value else None

@@ -162,6 +162,10 @@ class GenerateSettings(Settings):
         wanting = [name for name, used in needs.items() if used]
         if self.lgm_path is None and wanting:
             raise ValueError(f"{wanting[0]} needs a latent geometry model; name its folder with lgm_path")
+        if self.lgm_path is None and self.reward_weights != SteeringWeights():
+            raise ValueError(
+                "reward_weights need a latent geometry model; name its folder with lgm_path"
+            )
         weights = self.reward_weights.model_dump()
         if self.camera_path is None:
             del weights["camera_trajectory"]
@@ -184,6 +188,10 @@ class GenerateSettings(Settings):
     @model_validator(mode="after")
     def _camera_path_is_complete(self) -> Self:
         path, amount = self.camera_path, self.camera_amount
+        if self.camera_path_unit != "depths" and not (path or "").endswith(CAMERA_PATH_FILES):
+            raise ValueError(
+                f"camera_path_unit is {self.camera_path_unit}, but only the path of a file has lengths in it"
+            )
         if path is None:
             if amount is not None:
                 raise ValueError(f"camera_amount is {amount:g}, but there is no camera_path")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ def make_videos(
     backbone: VideoBackbone,
     orders: Sequence[VideoOrder],
     settings: SamplingSettings,
-    versions: dict[str, str],
+    provenance: Mapping[str, Any],
     *,
     steering: Steering | None = None,
     batch_size: int = 1,
@@ -68,7 +68,7 @@ def make_videos(
         backbone: the model, with its LoRAs loaded if the orders say so.
         orders: all of the same `settings` and `steering`.
         settings: of the sampler.
-        versions: of the libraries, for the sidecars.
+        provenance: what else the sidecars say, by key: versions of libraries, settings of the command.
         steering: guidance and best-of-N.
         batch_size: videos, or candidates of one video, denoised at once.
         save_latents: whether to write the latents too, "latents" [C, T_lat, H_lat, W_lat], normalised.
@@ -87,7 +87,7 @@ def make_videos(
     with progress("generate", total=len(orders) * schedule.num_steps, unit="step") as bar:
         samples = _samples(backbone, orders, settings, steering, embeds, shape, schedule, batch_size, bar)
         for sample in samples:
-            _write(sample, backbone, settings.fps, versions, steering.reward, save_latents, on_video)
+            _write(sample, backbone, settings.fps, provenance, steering.reward, save_latents, on_video)
 
 
 def _samples(
@@ -166,7 +166,7 @@ def _write(
     sample: _Sample,
     backbone: VideoBackbone,
     fps: float,
-    versions: dict[str, str],
+    provenance: Mapping[str, Any],
     reward: Callable[[Tensor], LatentScore] | None,
     save_latents: bool,
     on_video: OnVideo | None,
@@ -186,7 +186,7 @@ def _write(
         "prompt_id": order.prompt.id,
         "kind": order.prompt.kind,
         **order.made_from,
-        "versions": versions,
+        **provenance,
         "result": facts,
     }
     write_json(order.sidecar, sidecar)

@@ -63,7 +63,7 @@ def read_prompts(values: Sequence[str]) -> list[Prompt]:
     seen: dict[str, int] = {}
     for position, text in enumerate(values, start=1):
         if not text.strip():
-            raise ConfigError(f"prompt {position} is empty")
+            raise ConfigError(f"prompt {position} is empty; give it a text, or leave it out")
         first = seen.setdefault(_normalised(text), position)
         if first != position:
             raise ConfigError(f"prompt {position} is prompt {first} again: {text!r}")
@@ -90,7 +90,9 @@ def _parse_lines(lines: Sequence[str], source: str, is_json: bool) -> list[Promp
     if problems:
         raise ConfigError("\n".join(problems))
     if not prompts:
-        raise ConfigError(f"{source} holds no prompts")
+        raise ConfigError(
+            f'{source} holds no prompts; write one a line, as text or as JSON with "prompt" (.jsonl)'
+        )
     return prompts
 
 

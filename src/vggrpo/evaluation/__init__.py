@@ -14,6 +14,7 @@ from vggrpo.evaluation.comparison import (
     weighted_reward,
 )
 from vggrpo.evaluation.diversity import clip_thumbnail, group_diversity
+from vggrpo.evaluation.flow_epipolar import flow_epipolar_error
 from vggrpo.evaluation.frechet import (
     PrincipalComponents,
     clip_features,
@@ -102,6 +103,7 @@ __all__ = [
     "dis_flow",
     "dominant_motion",
     "flow_drift",
+    "flow_epipolar_error",
     "flow_jerk",
     "flow_magnitude",
     "frechet_distance",

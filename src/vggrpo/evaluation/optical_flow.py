@@ -36,7 +36,7 @@ def dis_flow(frames: Tensor) -> Tensor:
             f"frames are {frames.shape[2]}x{frames.shape[3]} pixels, but DIS needs sides of 16 or more"
         )
     images = (frames.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    with _one_thread():
+    with one_thread():
         dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         flows = []
         for clip in images:
@@ -118,7 +118,7 @@ def check_frames(frames: Tensor, at_least: int = 1) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """DIS cuts the image into as many stripes as OpenCV has threads, and its result depends on the cut."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -34,6 +34,8 @@ from vggrpo.training.rewards import CAMERA_MOTION, build_rewards
 
 CAMERA_TRAJECTORY = "camera_trajectory"
 LIBRARIES = ("vggrpo", "torch", "diffusers", "transformers", "av")
+NOT_OF_A_VIDEO = {"prompts", "seeds", "output", "overwrite"}
+"""Settings that are the command's; with its prompt, its seed and the others a video can be made again."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def generate(settings: GenerateSettings) -> Generated:
         fps=settings.fps,
         infer_steps=settings.infer_steps,
         cfg_scale=settings.cfg_scale,
-        negative_prompt=settings.negative_prompt,
+        # Without classifier-free guidance it has no effect, and must make no difference.
+        negative_prompt=settings.negative_prompt if settings.cfg_scale != 1 else "",
         solver=SolverSettings(settings.solver, settings.transition, settings.noise_scale),
     )
     check_steps(settings, backbone)
@@ -85,7 +88,7 @@ def generate(settings: GenerateSettings) -> Generated:
         settings.output,
         sampling,
         _model_identity(settings, backbone),
-        _steering_identity(settings, rewards) if settings.steers else None,
+        _steering_identity(settings, rewards) if settings.lgm_path is not None else None,
     )
     own = orders[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
     missing = own if settings.overwrite else unfinished(own, settings.save_latents, settings.save_scene)
@@ -99,7 +102,10 @@ def generate(settings: GenerateSettings) -> Generated:
             backbone,
             missing,
             sampling,
-            {name: version(name) for name in LIBRARIES},
+            {
+                "settings": settings.model_dump(mode="json", exclude=NOT_OF_A_VIDEO),
+                "versions": {name: version(name) for name in LIBRARIES},
+            },
             steering=open_steering(settings, rewards, lgm),
             batch_size=settings.batch_size,
             save_latents=settings.save_latents,
@@ -207,7 +213,7 @@ def _model_identity(settings: GenerateSettings, backbone: VideoBackbone) -> dict
 
 
 def _steering_identity(settings: GenerateSettings, rewards: dict[str, SceneReward]) -> dict[str, Any]:
-    """What determines the effect of rewards on the samples, for JSON."""
+    """What determines rewards and scenes, and the rewards' effect on the samples, for JSON."""
     assert settings.lgm_path is not None
     weights = settings.reward_weights.model_dump()
     options = settings.rewards.model_dump(mode="json")

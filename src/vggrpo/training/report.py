@@ -72,7 +72,7 @@ NOT_BEFORE = "nothing to compare with the base model before the next evaluation"
 LEFT_OUT = {
     "layer_search": "`vggrpo find-layer` makes it, before any training",
     "timing": "`vggrpo demo` measures it; a training does not stop for it",
-    "scenes": "`vggrpo reconstruct --export html` makes them from the videos in samples/",
+    "scenes": "`vggrpo reconstruct` and `vggrpo view --export` make them from the videos in samples/",
 }
 
 

@@ -188,11 +188,57 @@ def test_guidance_raises_the_reward_and_says_what_it_did(generate, tmp_path, lgm
         assert generate(*words, "--overwrite", "--reward-weights.reprojection", "0", *flags) == 0
         (sidecar,) = (tmp_path / "out").glob("*.json")
         results.append(json.loads(sidecar.read_text()))
-    assert results[0]["steering"] is None
+    assert results[0]["steering"]["reward_guidance"] is None
+    assert results[0]["steering"]["lgm"] == results[1]["steering"]["lgm"]
     assert results[1]["steering"]["reward_guidance"]["interval"] == 2
     before, after = (content["result"]["rewards"]["camera_motion"] for content in results)
     assert after > before
     assert [step["step"] for step in results[1]["result"]["guided_steps"]] == [8, 10]
+
+
+def test_a_video_is_made_again_from_its_sidecar_alone(generate, tmp_path, lgm):
+    words = (
+        "--prompts",
+        "a red box",
+        "--seeds",
+        "7",
+        "--num-frames",
+        "9",
+        "--solver",
+        "sde",
+        "--lgm-path",
+        lgm,
+    )
+    assert (
+        generate(*words, "--noise-scale", "0.3", "--best-of", "2", "--reward-weights.reprojection", "0") == 0
+    )
+    (video,) = (tmp_path / "out").glob("*.mp4")
+    sidecar = json.loads(video.with_suffix(".json").read_text())
+    recipe = tmp_path / "again.yaml"
+    recipe.write_text(yaml.safe_dump(sidecar["settings"]))
+    again = (
+        "--prompts",
+        sidecar["prompt"],
+        "--seeds",
+        str(sidecar["seed"]),
+        "--output",
+        str(tmp_path / "again"),
+    )
+    assert main(["generate", "--recipe", str(recipe), *again]) == 0
+    assert (tmp_path / "again" / video.name).read_bytes() == video.read_bytes()
+
+
+def test_another_latent_geometry_model_or_weight_is_another_video(generate, tmp_path, lgm, capsys):
+    words = ("--prompts", "a red box", "--num-frames", "9", "--lgm-path", lgm, "--save-scene")
+    assert generate(*words) == 0
+    assert generate(*words, "--reward-weights.reprojection", "0") == 2
+    assert "was made with another steering" in capsys.readouterr().err
+
+
+def test_a_negative_prompt_without_guidance_makes_no_difference(generate, tmp_path, capsys):
+    assert generate("--prompts", "a red box") == 0
+    assert generate("--prompts", "a red box", "--negative-prompt", "blurry") == 0
+    assert "0 videos made, 1 were there already" in capsys.readouterr().out
 
 
 def test_a_camera_path_steers_the_camera(generate, tmp_path, lgm):
@@ -256,6 +302,8 @@ BAD_INPUT = [
     (("--prompts", "a", "--lgm-path", "LGM", "--camera-path", "spiral"), "expected orbit, dolly, truck, pan"),
     (("--prompts", "a", "--lgm-path", "LGM", "--camera-path", "no.json"), "there is no camera path no.json"),
     (("--prompts", "a", "--camera-amount", "3"), "there is no camera_path"),
+    (("--prompts", "a", "--camera-path-unit", "scene"), "only the path of a file has lengths"),
+    (("--prompts", "a", "--reward-weights.reprojection", "0"), "reward_weights need a latent geometry model"),
     (
         ("--prompts", "a", "--num-frames", "9", "--lgm-path", "LGM", "--reward-guidance.scale", "1"),
         "reward_guidance would guide no step: of 2 steps, every 20th",

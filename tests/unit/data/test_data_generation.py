@@ -20,7 +20,7 @@ from vggrpo.rollout import (
 
 SETTINGS = SamplingSettings(num_frames=5, height=16, width=24, fps=8.0, infer_steps=3, cfg_scale=2.0)
 PROMPTS = [Prompt.from_text("a red box"), Prompt("two", "a blue sphere", "static")]
-VERSIONS = {"torch": torch.__version__}
+PROVENANCE = {"versions": {"torch": torch.__version__}}
 
 
 def mean_score(latents):
@@ -39,7 +39,7 @@ def orders(backbone, folder, settings=SETTINGS, prompts=PROMPTS, seeds=(0, 7)):
 
 def test_videos_are_the_odes_samples(backbone, tmp_path):
     todo = orders(backbone, tmp_path)
-    make_videos(backbone, todo, SETTINGS, VERSIONS, batch_size=3, save_latents=True)
+    make_videos(backbone, todo, SETTINGS, PROVENANCE, batch_size=3, save_latents=True)
     assert backbone._text_encoder is None
     expected = sample_ode(
         backbone,
@@ -61,7 +61,7 @@ def test_videos_are_the_odes_samples(backbone, tmp_path):
 
 def test_sidecar_says_all_that_is_needed(backbone, tmp_path):
     todo = orders(backbone, tmp_path, prompts=PROMPTS[1:], seeds=[7])
-    make_videos(backbone, todo, SETTINGS, VERSIONS)
+    make_videos(backbone, todo, SETTINGS, PROVENANCE)
     sidecar = json.loads((tmp_path / "two_seed7.json").read_text())
     result = sidecar.pop("result")
     assert sidecar == {
@@ -79,7 +79,7 @@ def test_sidecar_says_all_that_is_needed(backbone, tmp_path):
         "solver": {"name": "euler", "transition": "flow_sde", "noise_scale": 0.7},
         "model": backbone.identity(),
         "steering": None,
-        "versions": VERSIONS,
+        **PROVENANCE,
     }
     assert result.pop("seconds") > 0
     assert result == {"denoiser_evaluations": 6, "guided_steps": []}
@@ -90,7 +90,7 @@ def test_sidecar_says_all_that_is_needed(backbone, tmp_path):
 def test_other_solvers_make_other_videos(backbone, tmp_path, solver):
     settings = dataclasses.replace(SETTINGS, solver=SolverSettings(solver))
     todo = orders(backbone, tmp_path, settings, PROMPTS[:1], [7])
-    make_videos(backbone, todo, settings, VERSIONS, save_latents=True)
+    make_videos(backbone, todo, settings, PROVENANCE, save_latents=True)
     arguments = {
         "seeds": [7],
         "latent_shape": (4, 2, 4, 6),
@@ -113,7 +113,7 @@ def test_best_of_n_decodes_the_winner_alone_and_says_how_it_was_chosen(backbone,
     monkeypatch.setattr(backbone, "decode_latents", lambda z: (decoded.append(len(z)), decode(z))[1])
     todo = orders(backbone, tmp_path, prompts=PROMPTS[:1], seeds=[7])
     steering = Steering(best_of=BestOf(4, mean_score, prune_sigmas=(0.95,)), reward=mean_score)
-    make_videos(backbone, todo, SETTINGS, VERSIONS, steering=steering, batch_size=3, save_latents=True)
+    make_videos(backbone, todo, SETTINGS, PROVENANCE, steering=steering, batch_size=3, save_latents=True)
     result = json.loads(todo[0].sidecar.read_text())["result"]
     chosen = result["best_of"]
     assert decoded == [1]
@@ -124,7 +124,7 @@ def test_best_of_n_decodes_the_winner_alone_and_says_how_it_was_chosen(backbone,
     assert result["denoiser_evaluations"] == 2 * (4 * 2 + 2 * 1)
     assert result["rewards"]["mean"] == pytest.approx(max(chosen["values"].values()), abs=1e-6)
     alone = orders(backbone, tmp_path / "alone", prompts=PROMPTS[:1], seeds=[chosen["seed"]])
-    make_videos(backbone, alone, SETTINGS, VERSIONS, save_latents=True)
+    make_videos(backbone, alone, SETTINGS, PROVENANCE, save_latents=True)
     latents = [load_tensors(order.latents)["latents"] for order in (todo[0], alone[0])]
     torch.testing.assert_close(*latents, atol=1e-5, rtol=1e-5)
 
@@ -132,7 +132,7 @@ def test_best_of_n_decodes_the_winner_alone_and_says_how_it_was_chosen(backbone,
 def test_guided_steps_are_in_the_sidecar(backbone, tmp_path):
     todo = orders(backbone, tmp_path, prompts=PROMPTS[:1])
     guidance = RewardGuidance(mean_score, 1e3, interval=1)
-    make_videos(backbone, todo, SETTINGS, VERSIONS, steering=Steering(guidance), batch_size=2)
+    make_videos(backbone, todo, SETTINGS, PROVENANCE, steering=Steering(guidance), batch_size=2)
     steps = [json.loads(order.sidecar.read_text())["result"]["guided_steps"] for order in todo]
     assert [step["step"] for step in steps[0]] == [1, 2]
     assert steps[0][0]["sigma"] == pytest.approx(backbone.schedule(3).step(1)[0])
@@ -143,7 +143,7 @@ def test_guided_steps_are_in_the_sidecar(backbone, tmp_path):
 def test_what_was_made_is_not_made_again(backbone, tmp_path):
     todo = orders(backbone, tmp_path)
     assert unfinished(todo) == todo
-    make_videos(backbone, todo[:3], SETTINGS, VERSIONS)
+    make_videos(backbone, todo[:3], SETTINGS, PROVENANCE)
     assert unfinished(todo) == todo[3:]
     assert unfinished(todo[:3], save_latents=True) == todo[:3]
 
@@ -153,16 +153,16 @@ def test_an_interrupted_video_is_made_again(backbone, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     todo = orders(backbone, tmp_path)[:1]
-    make_videos(backbone, todo, SETTINGS, VERSIONS)
+    make_videos(backbone, todo, SETTINGS, PROVENANCE)
     with monkeypatch.context() as patched:
         patched.setattr("vggrpo.data.making.write_video", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            make_videos(backbone, todo, SETTINGS, VERSIONS)
+            make_videos(backbone, todo, SETTINGS, PROVENANCE)
     assert unfinished(todo) == todo
 
 
 def test_files_made_otherwise_are_refused(backbone, tmp_path):
-    make_videos(backbone, orders(backbone, tmp_path)[:1], SETTINGS, VERSIONS)
+    make_videos(backbone, orders(backbone, tmp_path)[:1], SETTINGS, PROVENANCE)
     other = SamplingSettings(**{**vars(SETTINGS), "cfg_scale": 1.0, "infer_steps": 4})
     with pytest.raises(
         ConfigError, match=r"seed0.mp4 exists and was made with another infer_steps, cfg_scale"
@@ -179,7 +179,7 @@ def test_files_made_otherwise_are_refused(backbone, tmp_path):
 
 def test_another_model_makes_other_videos(backbone, tmp_path):
     first = order_videos(PROMPTS, [0], tmp_path, SETTINGS, {**backbone.identity(), "lora": {"scale": 1.0}})
-    make_videos(backbone, first[:1], SETTINGS, VERSIONS)
+    make_videos(backbone, first[:1], SETTINGS, PROVENANCE)
     with pytest.raises(ConfigError, match=r"was made with another model"):
         unfinished(orders(backbone, tmp_path))
 
@@ -192,5 +192,5 @@ def test_seeds_given_twice_are_refused(backbone, tmp_path):
 def test_a_size_that_the_model_cannot_make_is_refused(backbone, tmp_path):
     settings = SamplingSettings(**{**vars(SETTINGS), "height": 20})
     with pytest.raises(ValueError, match=r"height is 20, but the denoiser needs a multiple of 8"):
-        make_videos(backbone, orders(backbone, tmp_path, settings), settings, VERSIONS)
+        make_videos(backbone, orders(backbone, tmp_path, settings), settings, PROVENANCE)
     assert backbone._text_encoder is None

@@ -9,7 +9,16 @@ from vggrpo.backbones import LatentSpec
 from vggrpo.flow import SigmaSchedule, predict_x0
 from vggrpo.geometry import orbit
 from vggrpo.rewards import CameraMotionReward, CameraTrajectoryReward, ReprojectionReward
-from vggrpo.rollout import LatentReward, RewardGuidance, sample_ode
+from vggrpo.rollout import (
+    Condition,
+    LatentReward,
+    RewardGuidance,
+    SolverSettings,
+    Trajectories,
+    initial_noise,
+    sample_ode,
+)
+from vggrpo.rollout.guidance import MIN_SIGNAL
 
 SHAPE = (4, 3, 4, 6)
 SPEC = LatentSpec(channels=4, spatial_stride=4, temporal_stride=4, fingerprint="0" * 64)
@@ -83,18 +92,20 @@ def test_a_small_guided_step_raises_the_reward_of_x0_pred(wan_policy, embeds, th
     assert (reward_after(-correction.velocity) < reward_after(0.0)).all()
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "unipc"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "unipc", "sde"])
 def test_scale_zero_is_the_unguided_sample_bit_for_bit(policy, embeds, solver):
     def sample(guidance):
-        return sample_ode(
+        run = Trajectories(
             policy,
-            embeds[0][:3],
-            SCHEDULE,
-            seeds=SEEDS,
-            latent_shape=SHAPE,
-            solver=solver,
+            Condition(embeds[0][:3]),
+            SolverSettings(solver).start(SCHEDULE, SEEDS),
+            initial_noise(SEEDS, SHAPE),
             guidance=guidance,
         )
+        while not run.done:
+            run.evaluate()
+            run.advance()
+        return run.x
 
     plain = sample(None)
     assert torch.equal(sample(RewardGuidance(mean_score, 0.0, interval=1)), plain)
@@ -131,6 +142,12 @@ def test_near_pure_noise_the_correction_stays_within_the_cap(linear_policy, embe
         change = guidance.correction(x, velocity, sigma, None).velocity
         assert change.isfinite().all()
         assert (change.flatten(1).norm(dim=1) <= 0.5001 * velocity.flatten(1).norm(dim=1)).all()
+    uncapped = RewardGuidance(latent_reward(), 1.0, interval=1, norm_cap=None)
+    factor = sigma / max(1 - sigma, MIN_SIGNAL)
+    change = uncapped.correction(x, velocity, sigma, None).velocity
+    z = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(latent_reward()(z - sigma * velocity).ascent.sum(), z)
+    torch.testing.assert_close(change, -factor * gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_failed_rewards_guide_nowhere_and_do_not_disturb_the_others():
