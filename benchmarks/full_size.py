@@ -8,7 +8,9 @@ Of every model and clip size:
 - **rollout**, **LGM**, **update**: one iteration of `vggrpo train` with K = 8 and one optimizer step, by the
   settings of the model's recipe;
 - **reward of a batch of 4** through the latent geometry model of Any4D and of VGGT, against decoding the four
-  videos (one after the other) and the uncut model on their key frames. The paper's figures stand beside it.
+  videos (one after the other) and the uncut model on their key frames. `peak GB` is that of a process that
+  holds the path's own models (the latent geometry model; the autoencoder and the uncut model) and nothing
+  else, in 10^9 bytes: this is what stands beside the paper's figures.
 
 Weights are random, which changes neither time nor memory; so rewards mean nothing, and advantages are given.
 Peak memory is what torch allocates on the GPU, with all models that the phase keeps there; on a CPU it is
@@ -43,12 +45,12 @@ from vggrpo.config import TrainSettings, load_recipe
 from vggrpo.data import Prompt
 from vggrpo.evaluation import KeyFrameTeacher, RewardTiming, time_reward_paths
 from vggrpo.io import RunFolder
-from vggrpo.training.plan.counting import Meter, measure
+from vggrpo.training.plan.counting import Meter, measure, module_bytes
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import open_video_model
 from vggrpo.training.trainer import VGGRPOTrainer
 
-GIB = 2**30
+GIB, GB = 2**30, 10**9
 SMALL_MODE = "small: tiny models, whose figures say nothing of the real ones"
 SMALL_STEPS = 3
 """Of a rollout in the small mode."""
@@ -174,18 +176,20 @@ class Bench:
         shape = video.latent_shape(*case.clip)
         latents = torch.randn(REWARD_BATCH, *shape, device=self.device)
         lgm = random_lgm(name, self.sizes, video.latent_spec, shape[2:], self.device)
-        teacher = KeyFrameTeacher(random_geometry(name, self.sizes, self.device), video.latent_spec)
+        uncut = random_geometry(name, self.sizes, self.device)
+        teacher = KeyFrameTeacher(uncut, video.latent_spec)
 
         def decode(latents: Tensor) -> Tensor:
             return torch.cat([video.decode_latents(one) for one in latents.split(1)])
 
         timing = time_reward_paths(latents, lgm, decode, teacher, rewards={}, repeats=self.repeats, warmup=1)
-        peaks = {path: peak / GIB for path, peak in timing.peak_bytes.items()}
+        peaks = dict(timing.peak_bytes)
         if not peaks:
             with torch.no_grad():
-                peaks["latent"] = measure(lambda: lgm(latents)).peak / GIB
-                peaks["pixel"] = measure(lambda: teacher(decode(latents))).peak / GIB
-        return reward_figures(timing, peaks)
+                peaks["latent"] = measure(lambda: lgm(latents)).peak
+                peaks["pixel"] = measure(lambda: teacher(decode(latents))).peak
+        models = {"latent": module_bytes(lgm), "pixel": module_bytes(video.vae) + module_bytes(uncut)}
+        return reward_figures(timing, peaks, models)
 
     def free(self) -> None:
         """Gives back what the models of a case held."""
@@ -194,17 +198,26 @@ class Bench:
             torch.cuda.empty_cache()
 
 
-def reward_figures(timing: RewardTiming, peaks: dict[str, float]) -> dict[str, Any]:
-    """Seconds (medians) and peak memory above the models', by path, and pixel over latent."""
+def reward_figures(timing: RewardTiming, peaks: dict[str, int], models: dict[str, int]) -> dict[str, Any]:
+    """Seconds (medians) and peak memory by path, and pixel over latent.
+
+    `peaks` are bytes beside the models, `models` those of the models that the path needs.
+    """
     seconds = {"latent": timing.latent_total.median, "pixel": timing.pixel_total.median}
+    absolute = {path: models[path] + peaks[path] for path in peaks}
     return {
         **{
-            path: {"seconds": round(seconds[path], 4), "peak GiB beside the models": round(peaks[path], 3)}
+            path: {
+                "seconds": round(seconds[path], 4),
+                "peak GB": round(absolute[path] / GB, 4),
+                "peak GiB beside the models": round(peaks[path] / GIB, 4),
+            }
             for path in ("latent", "pixel")
         },
         "of which decoding, seconds": round(timing.pixel["decode"].median, 4),
         "ratio of time": round(seconds["pixel"] / seconds["latent"], 2),
-        "ratio of memory": round(peaks["pixel"] / peaks["latent"], 2),
+        "ratio of memory": round(absolute["pixel"] / absolute["latent"], 2),
+        "ratio of memory beside the models": round(peaks["pixel"] / peaks["latent"], 2),
     }
 
 

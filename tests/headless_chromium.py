@@ -63,6 +63,7 @@ class Page:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
         self.resize(*self.size)
         self.call(
             "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": self.scheme}]
@@ -83,22 +84,30 @@ class Page:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the DevTools protocol and its answer."""
-        self._next += 1
-        message: dict[str, Any] = {"id": self._next, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
+        number = self._send(self._session, method, **params)
         while True:
             answer = self._receive()
-            if answer.get("id") == self._next:
+            if answer.get("id") == number:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
             self._note(answer)
 
+    def _send(self, session: str | None, method: str, **params: Any) -> int:
+        self._next += 1
+        message: dict[str, Any] = {"id": self._next, "method": method, "params": params}
+        if session:
+            message["sessionId"] = session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        return self._next
+
     def open(self, path: Path, ready: str = "document.readyState === 'complete'") -> None:
         """Loads a local file and waits until the JavaScript expression `ready` is true."""
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.visit(path.resolve().as_uri(), ready)
+
+    def visit(self, url: str, ready: str) -> None:
+        """Loads a page by its address and waits until the JavaScript expression `ready` is true."""
+        self.call("Page.navigate", url=url)
         self.wait_for(ready)
 
     def resize(self, width: int, height: int) -> None:
@@ -150,6 +159,11 @@ class Page:
         params = event.get("params", {})
         if event.get("method") == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+        elif event.get("method") == "Network.webSocketCreated":
+            self.requests.append(params["url"])
+        elif event.get("method") == "Target.attachedToTarget":  # a worker, whose requests count too
+            self._send(params["sessionId"], "Network.enable")
+            self._send(params["sessionId"], "Runtime.runIfWaitingForDebugger")
         elif event.get("method") == "Runtime.exceptionThrown":
             self.console.append(str(params["exceptionDetails"].get("exception", params["exceptionDetails"])))
         elif event.get("method") == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):

@@ -53,7 +53,7 @@ def tiny_trainer(
     if ranks.is_first:
         run = RunFolder.start(output, settings, resume)
     ranks.wait()  # the others' rollouts go into the folder
-    policy = load_video_backbone(settings.base_model)
+    policy = load_video_backbone(settings.base_model, efficiency=settings.efficiency)
     generator = torch.Generator().manual_seed(5)
     return VGGRPOTrainer(
         settings,

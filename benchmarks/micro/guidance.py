@@ -116,18 +116,19 @@ def main(words: list[str] | None = None) -> int:
     if CONFIRMED in groups and best is not None:
         lora = workspace.train_policy(lgm, seed=options.seeds[0]).lora
         others = SteeredSamples(workspace, lgm, CONFIRMATION, lora)
-        (setting,) = (row.guidance for row in settings if row.name == best)
-        figures["confirmed"] = confirmed(others, setting)
+        by_name = {row.name: row.guidance for row in settings}
+        figures["confirmed"] = confirmed(others, by_name[best], by_name[figures["strongest"]])
     content = {"sampling": samples.sampling, "rewards": samples.settings.rewards}
     draw(write_result(NAME, options, content, figures, as_text(figures)))
     return 0
 
 
-def confirmed(samples: SteeredSamples, guidance: Mapping[str, Any]) -> list[Figures]:
-    """The recommended setting on prompts that did not choose it, on the base model and on the policy."""
+def confirmed(samples: SteeredSamples, guidance: Mapping[str, Any], most: Mapping[str, Any]) -> list[Figures]:
+    """The recommended setting, also on the policy, and the strongest on prompts that chose neither."""
     base, changes = samples.measure(BASE), [*CHANGES, EPIPOLAR]
     ways = [
         SteeredRow("guided", CONFIRMED, guidance),
+        SteeredRow("guided_most", CONFIRMED, most),
         POLICY,
         SteeredRow("policy_guided", CONFIRMED, guidance, policy=True),
     ]
@@ -171,16 +172,21 @@ def recommended(table: Sequence[Figures]) -> str | None:
     clearly lose neither motion nor sharpness; None if there is none.
     """
 
-    def gain(row: Figures) -> float:
-        return sum(row["changes"][f"teacher/{reward}"].mean for reward in REWARDS)
-
     def acceptable(row: Figures) -> bool:
         up = all(row["changes"][f"teacher/{reward}"].sign > 0 for reward in REWARDS)
         moving = all(row["ratios"][name].low >= MOTION_FLOOR for name in ("camera_extent", "flow_drift"))
         return up and moving and row["ratios"]["sharpness"].low >= SHARPNESS_FLOOR
 
-    fit = [row for row in table if acceptable(row)]
-    return max(fit, key=gain)["name"] if fit else None
+    return strongest([row for row in table if acceptable(row)])
+
+
+def strongest(table: Sequence[Figures]) -> str | None:
+    """The row with the highest gain by the teacher, whatever it costs; None if there is no row."""
+
+    def gain(row: Figures) -> float:
+        return sum(row["changes"][f"teacher/{reward}"].mean for reward in REWARDS)
+
+    return max(table, key=gain)["name"] if table else None
 
 
 def as_text(figures: Figures) -> str:
@@ -192,10 +198,13 @@ def as_text(figures: Figures) -> str:
             f"Chosen on {figures['n']} captions: {figures['recommended'] or 'none'}. Rule: the highest gain "
             "by the teacher among the settings whose intervals say that both of its rewards rise, camera "
             f"extent and flow drift stay >= {MOTION_FLOOR:g} and sharpness >= {SHARPNESS_FLOOR:g} of the "
-            "base's."
+            f"base's. The highest gain whatever it costs: {figures['strongest']}."
         ]
     if figures["confirmed"]:
-        title = f"The chosen setting on {figures['n']} other captions, against the base model:"
+        title = (
+            f"On {figures['n']} other captions, against the base model: the chosen setting (guided), the one "
+            "of highest gain (guided_most), the aligned policy, and the policy with the chosen setting:"
+        )
         parts += [title, setting_table(figures["confirmed"], [*CHANGES, EPIPOLAR])]
     if figures["camera_paths"]:
         header = ["path", *(f"{source}: {word}" for source, error in PATH_ERRORS for word in WORDS[error])]

@@ -149,6 +149,30 @@ def test_changed_settings(trained, make_trainer):
     assert (trained.run.path / "config.yaml").read_bytes() == config
 
 
+def test_an_average_that_the_run_had_not_starts_from_the_checkpoint(trained, make_trainer):
+    trainer = make_trainer(resume=True, ema_decay=0.9, allow_changes=("ema_decay",), **SETTINGS)
+    trainer.resume()
+    assert trainer.iteration == 2
+    assert same(trainer.average.tensors, weights_of(trained))
+    trainer.train(until=3)
+    again = make_trainer(resume=True, ema_decay=0.9, **SETTINGS)
+    again.resume()
+    assert same(again.average.tensors, trainer.average.tensors)
+    assert not same(again.average.tensors, weights_of(again))
+
+
+def test_a_missing_average_is_damage(make_trainer, caplog):
+    settings = SETTINGS | {"ema_decay": 0.9}
+    trainer = make_trainer(**settings)
+    trainer.train(until=2)
+    (trainer.run.checkpoints / "step_000002" / "average.safetensors").unlink()
+    resumed = make_trainer(resume=True, **settings)
+    with caplog.at_level(logging.WARNING):
+        resumed.resume()
+    assert "average.safetensors is missing; continuing from step 1 instead" in caplog.text
+    assert resumed.iteration == 1
+
+
 def test_changed_settings_that_are_allowed(trained, make_trainer, caplog):
     with caplog.at_level(logging.WARNING):
         trainer = make_trainer(resume=True, lr=0.1, allow_changes=("lr",), **SETTINGS)

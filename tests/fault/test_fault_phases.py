@@ -105,6 +105,33 @@ def test_killed_while_scoring(make_trainer, straight, tmp_path):
     assert_same_run(resumed, straight)
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_rollouts_stay_until_the_checkpoint_of_their_iteration_is_saved(
+    make_trainer, straight, monkeypatch, every
+):
+    settings = SETTINGS | {"checkpoint_every": every}
+    trainer = make_trainer(name="unsaved", **settings)
+    trainer.train(until=1)
+    assert not pending_files(trainer.run)
+
+    def fails(*_, **__):
+        raise OSError("the machine is gone")
+
+    monkeypatch.setattr(trainer.run, "save_checkpoint", fails)
+    with pytest.raises(OSError, match="the machine is gone"):
+        trainer.train(until=3)
+    assert len(pending_files(trainer.run)) == 4
+    resumed = make_trainer(name="unsaved", resume=True, **settings)
+    resumed.resume()
+    assert resumed.iteration == 1
+    passes = Velocities(resumed)
+    resumed.train(until=2)
+    assert passes.count == 16, "nothing is drawn again"
+    assert not pending_files(resumed.run)
+    resumed.train(until=3)
+    assert_same_run(resumed, straight)
+
+
 @pytest.fixture
 def scored(make_trainer):
     """A run that was stopped when its first rollouts were complete."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vggrpo.io import read_records
+from vggrpo.io import read_records, verify_manifest
 
 pytestmark = pytest.mark.slow
 PATIENCE_SECONDS = 300
@@ -37,6 +37,11 @@ def wait_until(condition: Callable[[], bool], running: subprocess.Popen[bytes], 
         time.sleep(0.02)
 
 
+def stamps(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Of every file, by which it is known whether it was written again."""
+    return {path: (s.st_ino, s.st_mtime_ns) for path in folder.rglob("*") if (s := path.stat())}
+
+
 def is_gone(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -53,6 +58,7 @@ def test_a_killed_rank_is_restarted_and_the_run_goes_on(
     running, messages = torchrun(tmp_path, "-m", "vggrpo", *words, restarts=1)
     first_checkpoint = tmp_path / "run" / "checkpoints" / "step_000001"
     wait_until(first_checkpoint.exists, running, messages)
+    written = stamps(first_checkpoint)
     children = subprocess.run(
         ["pgrep", "--parent", str(running.pid)], capture_output=True, text=True, check=True
     )
@@ -61,6 +67,37 @@ def test_a_killed_rank_is_restarted_and_the_run_goes_on(
     records = read_records(tmp_path / "run" / "metrics.jsonl")
     assert [record["step"] for record in records if "policy/kl" in record] == [1, 2]
     assert (tmp_path / "run" / "lora").is_dir()
+    assert stamps(first_checkpoint) == written, "the run has begun anew"
+    verify_manifest(tmp_path / "run" / "checkpoints" / "step_000002")
+
+
+def test_a_signal_to_torchrun_ends_the_run_with_a_checkpoint(
+    train: tuple[object, ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = (*train, "--num-evaluation-prompts", 2, "--iterations", 30, "--eval-every", 30)
+    running, messages = torchrun(tmp_path, "-m", "vggrpo", *words, restarts=1)
+    wait_until((run / "checkpoints" / "step_000001").exists, running, messages)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(PATIENCE_SECONDS) != 0
+    text = messages.read_text()
+    assert "SignalException" in text
+    assert text.count("What was finished is kept") == 2, "each rank has ended by itself"
+    assert text.count("evaluate after 0 iterations: 2 samples to do") == 1, "torchrun has started again"
+    assert not (run / "lora").exists()
+    newest = max((run / "checkpoints").iterdir())
+    verify_manifest(newest)
+    done = int(newest.name.removeprefix("step_"))
+    assert 1 <= done < 30
+    records = read_records(run / "metrics.jsonl")
+    assert [r["step"] for r in records if "policy/kl" in r] == list(range(1, done + 1))
+
+    words = ("--resume", "--iterations", done + 1, "--allow-changes", "iterations")
+    resumed, messages = torchrun(tmp_path, "-m", "vggrpo", "train", "--output", run, *words)
+    assert resumed.wait(PATIENCE_SECONDS) == 0, messages.read_text()
+    records = read_records(run / "metrics.jsonl")
+    assert [r["step"] for r in records if "policy/kl" in r] == list(range(1, done + 2))
+    assert (run / "lora").is_dir()
 
 
 @pytest.mark.parametrize("how", ["stopped", "asleep"])

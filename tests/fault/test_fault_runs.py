@@ -72,6 +72,32 @@ def test_a_folder_that_cannot_be_written(rendered):
     assert tree(rendered) == before
 
 
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a folder read-only")
+def test_a_training_in_a_folder_that_cannot_be_written(vggrpo, train, tmp_path):
+    runs = tmp_path / "runs"
+    flags = (*train[:1], *train[3:])
+    first = vggrpo(*flags, "--output", runs / "first", "--iterations", 1)
+    assert first.status == 0, first.err
+    if with_read_only(runs, "true").returncode:
+        pytest.skip("this system lets nobody mount a file system in a namespace")
+    before = tree(runs)
+    again = ("train", "--output", runs / "first", "--resume", "--iterations", 2)
+    commands = {
+        runs / "first": (*again, "--allow-changes", "iterations"),
+        runs / "new": (*flags, "--output", runs / "new"),
+    }
+    for output, command in commands.items():
+        outcome = with_read_only(runs, sys.executable, "-m", "vggrpo", *command)
+        assert outcome.returncode == 1, outcome.stderr
+        assert f"error: {output} cannot be written (Read-only file system)" in outcome.stderr
+        assert "choose another --output" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
+    assert tree(runs) == before
+    resumed = vggrpo(*commands[runs / "first"])
+    assert resumed.status == 0, resumed.err
+    assert (runs / "first" / "checkpoints" / "step_000002").is_dir()
+
+
 def test_a_signal_during_an_evaluation(vggrpo, train, tmp_path):
     """What is measured is kept, there is a checkpoint already, and the run goes on from there."""
     run = tmp_path / "run"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vggrpo.config import resolve_model
+from vggrpo.io import read_json, write_json
 
 VIDEO, GEOMETRY = (resolve_model("micro", kind).folder for kind in ("video", "geometry"))
 
@@ -93,6 +94,30 @@ def test_a_missing_weight_file(vggrpo, train, tmp_path):
     (damaged / "model.safetensors").unlink()
     vggrpo(*train, "--geometry-model", damaged).is_a_sentence(1, str(damaged))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_later_iterations_have_left_goes_when_an_older_checkpoint_is_taken(vggrpo, train, tmp_path):
+    """Otherwise the evaluation of a policy that is gone would be taken for that of the one in its place."""
+    assert vggrpo(*train).status == 0
+    run = tmp_path / "run"
+    first, last = (run / "evaluations" / f"step_00000{iteration}.json" for iteration in (0, 2))
+    untouched, stale = first.stat().st_mtime_ns, last.read_bytes()
+    videos = {path: path.read_bytes() for path in (run / "samples" / "step_000002").iterdir()}
+    (run / "best").mkdir(exist_ok=True)
+    write_json(run / "best" / "score.json", {"iteration": 2, "score": 99.0})
+    planted = {"name": "kl_runaway", "sentence": "planted", "values": {}}
+    write_json(run / "alarms.json", [planted | {"iteration": iteration} for iteration in (0, 2)])
+    flip(run / "checkpoints" / "step_000002" / "policy.safetensors")
+
+    resumed = vggrpo("train", "--output", run, "--resume", "--lr", 0.5, "--allow-changes", "lr")
+    assert resumed.status == 0, resumed.err
+    assert first.stat().st_mtime_ns == untouched
+    assert last.read_bytes() != stale
+    assert videos
+    assert all(path.read_bytes() != video for path, video in videos.items())
+    best = run / "best" / "score.json"
+    assert not best.exists() or read_json(best)["score"] < 99.0
+    assert [alarm["iteration"] for alarm in read_json(run / "alarms.json")] == [0]
 
 
 def test_damaged_checkpoints(vggrpo, train, tmp_path, caplog):

@@ -83,12 +83,26 @@ def test_without_guidance_it_is_the_wan_pipeline(folder, pipeline):
     assert torch.equal(call(pipeline), call(plain)), "guidance leaves the scheduler as it was"
 
 
-@pytest.mark.parametrize("prediction", ["flow_prediction", "sample"])
-@pytest.mark.parametrize(("through", "guidance_scale"), [("x0_pred", 1.0), ("denoiser", 4.0)])
-def test_it_guides_as_the_sampler_does(folder, tmp_path, prediction, through, guidance_scale, monkeypatch):
-    """On the pipeline's grid with float timesteps, which diffusers cuts to integers."""
+@pytest.mark.parametrize(
+    ("kind", "prediction", "through", "guidance_scale"),
+    [
+        ("wan2.1", "flow_prediction", "x0_pred", 1.0),
+        ("wan2.1", "flow_prediction", "denoiser", 4.0),
+        ("wan2.1", "sample", "x0_pred", 1.0),
+        ("wan2.1", "sample", "denoiser", 4.0),
+        ("wan2.2", "flow_prediction", "denoiser", 4.0),
+    ],
+)
+def test_it_guides_as_the_sampler_does(
+    folder, tmp_path, kind, prediction, through, guidance_scale, monkeypatch
+):
+    """On the pipeline's grid with float timesteps, which diffusers cuts to integers; one of Wan2.2-5B's kind
+    gives its denoiser a timestep for each token."""
     model = tmp_path / "video"
-    shutil.copytree(folder / "video", model)
+    if kind == "wan2.1":
+        shutil.copytree(folder / "video", model)
+    else:
+        tiny_wan(model, kind)
     config = model / "scheduler" / "scheduler_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": prediction}))
     pipeline = VGGRPOPipeline.from_pretrained(model)
@@ -100,11 +114,17 @@ def test_it_guides_as_the_sampler_does(folder, tmp_path, prediction, through, gu
         pipeline.scheduler.timesteps = 1000 * pipeline.scheduler.sigmas[:-1]
 
     monkeypatch.setattr(pipeline.scheduler, "set_timesteps", with_float_timesteps)
-    lgm = tiny_latent_geometry(WanBackbone(folder / "video").latent_spec)
+    timesteps = []
+    pipeline.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: timesteps.append(kwargs.get("timestep", args[1] if args[1:] else None)),
+        with_kwargs=True,
+    )
+    backbone = WanBackbone(model)
+    lgm = tiny_latent_geometry(backbone.latent_spec)
     reward = LatentReward(lgm, {"camera_motion": CameraMotionReward()}, {"camera_motion": 1.0})
     guidance = RewardGuidance(reward, 20.0, interval=2, through=through, norm_cap=None)
-    noises = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    backbone = WanBackbone(model)
+    shape = (backbone.latent_spec.channels, *SHAPE[1:])
+    noises = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     expected = {
         guided: sample_ode(
             backbone,
@@ -124,7 +144,9 @@ def test_it_guides_as_the_sampler_does(folder, tmp_path, prediction, through, gu
         guidance_scale=guidance_scale,
         reward_guidance=guidance,
         max_sequence_length=backbone.encode_prompts([""]).shape[1],
+        **({"height": 64, "width": 96} if kind == "wan2.2" else {}),
     )
+    assert timesteps[0].ndim == (2 if kind == "wan2.2" else 1)
     assert (expected[True] - expected[False]).abs().max() > 1e-3
     torch.testing.assert_close(actual, expected[True], rtol=1e-3, atol=1e-4)
 

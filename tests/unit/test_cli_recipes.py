@@ -9,7 +9,7 @@ import tyro
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from vggrpo.cli.recipes import parse_with_recipe
-from vggrpo.config import ConfigError, RunSettings, Settings, TrainSettings
+from vggrpo.config import ConfigError, RunSettings, Settings, TrainSettings, load_recipe
 from vggrpo.io import RunFolder
 
 
@@ -148,6 +148,35 @@ def test_base_model_chooses_the_packaged_recipe() -> None:
         parse_with_recipe(Example, "nonsense", ["--base-model", "wan2.1-1b"])
     with pytest.raises(ConfigError, match="for the base model micro;"):
         parse_with_recipe(Example, "nonsense", [])
+
+
+@pytest.mark.parametrize(
+    ("base", "geometry", "recipe"),
+    [
+        ("wan2.2-5b", "vggt", "wan2.2-5b/train-vggt"),
+        ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "facebook/VGGT-1B", "wan2.2-5b/train-vggt"),
+        ("Wan-AI/Wan2.2-TI2V-5B-Diffusers@main", "facebook/VGGT-1B@0123abc", "wan2.2-5b/train-vggt"),
+        ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "airlabshare/any4d-checkpoint", "wan2.1-1.3b/train"),
+        ("models/Wan2.1-T2V-1.3B-Diffusers", "models/VGGT-1B/model.pt", "wan2.1-1.3b/train-vggt"),
+        ("wan2.1-1b", "models--facebook--VGGT-1B/snapshots/0123abc", "wan2.1-1.3b/train-vggt"),
+        ("wan2.1-1b", "models/other", "wan2.1-1.3b/train"),
+        ("wan2.1-1b", "someone/VGGT-1B", "wan2.1-1.3b/train"),
+    ],
+)
+def test_repositories_and_their_copies_have_the_recipes_of_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, geometry: str, recipe: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (base, geometry):
+        if place.startswith("models"):
+            (tmp_path / place).mkdir(parents=True)
+    argv = ["--base-model", base, f"--geometry-model={geometry}", "--output", "x", "--lgm-path", "lgm"]
+    given = ["--prompts", "p", "--evaluation-prompts", "e"]
+    settings = parse_with_recipe(TrainSettings, "train", [*argv, *given])
+    own = {"base_model": base, "geometry_model": geometry, "output": "x", "lgm_path": "lgm"}
+    assert settings == load_recipe(recipe, TrainSettings, own | {"prompts": "p", "evaluation_prompts": "e"})
+    with pytest.raises(ConfigError, match="no packaged train recipe for the base model someone/wan"):
+        parse_with_recipe(TrainSettings, "train", ["--base-model", "someone/wan"])
 
 
 def test_recipe_flag_without_a_value_is_refused() -> None:

@@ -109,7 +109,8 @@ class VideoBackbone(ABC):
     ) -> Tensor:
         """The flow's velocity (noise - x0) [B, C, T, H, W] at `sigma` ([B] or a number), in float32.
 
-        `cfg_scale` 1 costs one forward; any other value needs `negative_prompt_embeds` and costs two.
+        `cfg_scale` 1 costs one forward; any other value needs `negative_prompt_embeds` and costs two, or
+        one of twice the batch.
         """
 
     @abstractmethod

@@ -2,6 +2,10 @@
 
 import argparse
 import pickle
+import struct
+import warnings
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +15,26 @@ import torch
 from torch import Tensor
 
 from vggrpo.config.errors import CorruptFileError
-from vggrpo.io import load_tensors
+from vggrpo.io import load_tensors, tensor_names
 
 SHOWN_PROBLEMS = 8
 """How many wrong tensors a message names; of a wrong file all are wrong."""
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    EOFError,
+    OSError,
+    BadZipFile,
+    struct.error,
+    zlib.error,
+)
+"""What torch.load and zipfile raise on damaged files and on files of other kinds."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -25,22 +45,44 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: if there is no such file.
         CorruptFileError: if it cannot be read, or holds more than tensors and plain values.
+        PermissionError: if the file may not be read.
     """
-    if path.suffix == ".safetensors":
-        return load_tensors(path)
+    return load_tensors(path) if path.suffix == ".safetensors" else _load(path, "cpu")
+
+
+def checkpoint_names(path: Path) -> list[str]:
+    """The names of the tensors that `read_checkpoint` reads, without reading their values.
+
+    Raises:
+        As `read_checkpoint`, of damage in names and headers alone.
+    """
+    return tensor_names(path) if path.suffix == ".safetensors" else list(_load(path, "meta"))
+
+
+def _load(path: Path, device: str) -> dict[str, Tensor]:
+    """The tensors of a PyTorch file; on the meta device they are not read."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        _check_sums(path)
+        if device != "meta":
+            _check_sums(path)
         # Training scripts store their argparse settings beside the weights; nothing else may be unpickled.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile) as error:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # Of what is no checkpoint it says first that its pickle protocol is an unusual one.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location=device, weights_only=True)
+    except PermissionError:
+        raise
+    except UNREADABLE as error:
+        # torch's own words, many lines of them, advise to read the file without this protection.
         raise CorruptFileError(
-            f"{path} cannot be read as a PyTorch checkpoint of plain tensors ({error}); get a fresh copy"
+            f"{path} cannot be read as a PyTorch checkpoint of plain tensors: it holds code, is damaged, or "
+            "is no checkpoint; get a fresh copy"
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise CorruptFileError(f"{path} holds no state dict of tensors, at its top or under 'model'")
     return state
 
@@ -125,6 +167,11 @@ class KeyMap:
             },
             unknown=[name for name in tensors if name not in used],
             conflicting=conflicting,
+            types={
+                name: (tensors[name].dtype, own[key].dtype)
+                for key, name in wanted.items()
+                if name in tensors and tensors[name].dtype != own[key].dtype
+            },
         )
 
 
@@ -148,11 +195,13 @@ class KeyReport:
     unknown: Sequence[str]
     conflicting: Sequence[tuple[str, str]]
     """Names of tensors of which a second name, given beside, holds other values."""
+    types: Mapping[str, tuple[torch.dtype, torch.dtype]]
+    """Type in the file and type in which the network holds it, by name, where they differ."""
 
     @property
     def fits(self) -> bool:
         """Whether the checkpoint is the network's, with nothing unexplained."""
-        return not (self.missing or self.misshapen or self.unknown or self.conflicting)
+        return not any(self._problems())
 
     @property
     def num_used_elements(self) -> int:
@@ -179,6 +228,7 @@ class KeyReport:
             f"{self.num_read} tensors in the file, {self.num_aliases} of them second names of others",
             f"{found} of the network's {len(self.wanted)} tensors found, {self.num_used_elements:,} numbers",
             *left_aside,
+            *self._conversions(),
             "everything fits" if self.fits else f"does not fit: {self.problems}",
         ]
 
@@ -191,8 +241,19 @@ class KeyReport:
             elif name in self.misshapen:
                 came, expected = self.misshapen[name]
                 yield f"{name} is {came} where {expected} is expected"
+            elif name in self.types and not self.types[name][0].is_floating_point:
+                yield f"{name} holds {_word(self.types[name][0])}, no floating-point numbers"
         for name in self.unknown:
             yield f"{name} is unknown"
+
+    def _conversions(self) -> Iterator[str]:
+        for (came, held), count in Counter(self.types.values()).items():
+            if came.is_floating_point:
+                yield f"{count} tensors are {_word(came)} in the file, and become {_word(held)}"
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _same_but_for_ones(a: Tensor, b: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Geometry backbones by name, folder, weight file or repository."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vggrpo.backbones.any4d import Any4D
@@ -34,8 +34,8 @@ def load_geometry_backbone(name_or_path: str | Path) -> GeometryBackbone:
     """
     source = resolve_model(name_or_path, "geometry")
     path = locate_weights(source)
-    if source.file is None and (model_type := _model_type(path.parent)) is not None:
-        return _network(model_type, source).from_pretrained(path.parent)
+    if (own := own_network(source, path.parent)) is not None:
+        return own.from_pretrained(path.parent)
     tensors = read_checkpoint(path)
     network = _network(source.network or identify_network(tensors, path), source)
     return network.from_checkpoint(tensors, str(path))
@@ -50,9 +50,35 @@ def locate_weights(source: ModelSource) -> Path:
     if source.folder is not None:
         return source.folder / (source.file or _weight_file(source.folder))
     if source.file is not None:
-        return _download(source, source.file)
-    _download(source, CONFIG_FILE)
-    return _download(source, WEIGHT_FILE)
+        return _download(source, [source.file])
+    path = _download(source, weight_names())
+    if path.name == WEIGHT_FILE:
+        # It says what weights of ours are; beside published ones there may be none.
+        _download(source, [CONFIG_FILE, WEIGHT_FILE])
+    return path
+
+
+def weight_names() -> list[str]:
+    """The names under which weights are looked for in a folder or repository: ours, and the published
+    ones."""
+    published = [entry.file for entry in model_table().geometry.values() if entry.file is not None]
+    return list(dict.fromkeys([WEIGHT_FILE, *published, "model.pt"]))
+
+
+def own_network(source: ModelSource, folder: Path) -> type[NetworkBackbone] | None:
+    """The network of a folder of ours, by its config.json; None if `source` is a published file.
+
+    Raises:
+        ConfigError: if there is no network of that type.
+        CorruptFileError: if config.json is no JSON.
+    """
+    if source.file is None:
+        model_type = _model_type(folder)
+        return None if model_type is None else _network(model_type, source)
+    if source.hub is None and source.file == WEIGHT_FILE:
+        # What lies beside a file that is named may be another program's.
+        return NETWORKS.get(_model_type(folder) or "")
+    return None
 
 
 def identify_network(names: Iterable[str], path: Path) -> str:
@@ -73,13 +99,12 @@ def identify_network(names: Iterable[str], path: Path) -> str:
 
 def _weight_file(folder: Path) -> str:
     """The name of the weight file in a folder: ours, or one under which a known model is published."""
-    published = [entry.file for entry in model_table().geometry.values() if entry.file is not None]
-    names = [WEIGHT_FILE, *published, "model.pt"]
+    names = weight_names()
     found = next((name for name in names if (folder / name).is_file()), None)
     if found is None and not (folder / CONFIG_FILE).is_file():
         raise FileNotFoundError(
             f"there is no file {folder / CONFIG_FILE}: {folder} holds no geometry model, nor one of the "
-            f"published files {', '.join(dict.fromkeys(names[1:]))}"
+            f"published files {', '.join(names[1:])}"
         )
     return found or WEIGHT_FILE
 
@@ -107,16 +132,22 @@ def _model_type(folder: Path) -> str | None:
     return config.get("model_type") if isinstance(config, dict) else None
 
 
-def _download(source: ModelSource, file: str) -> Path:
+def _download(source: ModelSource, files: Sequence[str]) -> Path:
+    """The first of `files` that the repository has."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     assert source.hub is not None
-    try:
-        return Path(hf_hub_download(source.hub, file, revision=source.revision))
-    except (HfHubHTTPError, OSError) as error:
-        raise FileNotFoundError(
-            f"{file} of the Hugging Face repository {source.repository} cannot be fetched "
-            f"({type(error).__name__}): check the network and the access rights, or give the folder of a "
-            "local copy"
-        ) from error
+    for file in files:
+        try:
+            return Path(hf_hub_download(source.hub, file, revision=source.revision))
+        except EntryNotFoundError as error:
+            problem: Exception = error
+        except (HfHubHTTPError, OSError) as error:
+            problem = error
+            break
+    raise FileNotFoundError(
+        f"{' or '.join(files)} of the Hugging Face repository {source.repository} cannot be fetched "
+        f"({type(problem).__name__}): check the network and the access rights, or give the folder of a "
+        "local copy"
+    ) from problem

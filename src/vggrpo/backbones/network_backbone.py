@@ -162,12 +162,18 @@ class NetworkBackbone(GeometryBackbone):
             FileNotFoundError: if the folder lacks a file.
             CorruptFileError: if config.json or the weights are damaged or do not fit each other.
         """
+        model = cls.meta_from_pretrained(folder, anchor_first_view)
+        load_weights(Path(folder), model.network)
+        return model.requires_grad_(False).eval()
+
+    @classmethod
+    def meta_from_pretrained(cls, folder: Path | str, anchor_first_view: bool = True) -> Self:
+        """As `from_pretrained`, but without memory for its weights, which are not looked at."""
         config, dropped_before = read_config(Path(folder), cls.config_type)
         model = cls.on_meta(config, anchor_first_view)
         if dropped_before is not None:
             model.drop_before(dropped_before)
-        load_weights(Path(folder), model.network)
-        return model.requires_grad_(False).eval()
+        return model
 
     @classmethod
     def from_upstream(

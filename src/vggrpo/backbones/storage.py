@@ -66,11 +66,16 @@ def load_weights(folder: Path, network: nn.Module) -> None:
 
 
 def assign_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Makes the tensors the network's weights, wherever these are now.
+    """Makes the tensors the network's weights, wherever these are now, in the types of its own.
 
     Each gets aligned memory of its own: views into a mapped file can change results in the last digit.
 
     Raises:
         RuntimeError: if names or shapes do not match.
     """
-    network.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    own = network.state_dict()
+    copies = {
+        name: tensor.to(own[name].dtype, copy=True) if name in own else tensor
+        for name, tensor in tensors.items()
+    }
+    network.load_state_dict(copies, assign=True)

@@ -19,8 +19,8 @@ class DoctorSettings(Settings):
 
     weights: tuple[str, ...] = Field(
         (),
-        description="report only on these weights: files or folders of a geometry model, names, or "
-        "folders of video pipelines (WanPipeline, LTXPipeline)",
+        description="report only on these weights: names, repositories, folders of video pipelines "
+        "(WanPipeline, LTXPipeline), or files or folders of a geometry model",
     )
     folder: Path = Field(Path("."), description="where runs would be written; its disk is looked at")
     hub: bool = Field(True, description="call Hugging Face")
@@ -53,7 +53,7 @@ def _report(names: Sequence[str]) -> int:
 
     fits = True
     for name in names:
-        report = report_weights(name)
-        print("\n".join(report.lines()))
-        fits = fits and report.fits
+        for report in report_weights(name):
+            print("\n".join(report.lines()))
+            fits = fits and report.fits
     return 0 if fits else 1

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field, create_model
 
-from vggrpo.config import ConfigError, Settings, canonical_name, read_recipe, recipe_names, validate
+from vggrpo.config import ConfigError, Settings, read_recipe, recipe_names, validate
+from vggrpo.config.models import known_model
 from vggrpo.config.validation import SettingsT, nested_settings
 from vggrpo.config.yaml_file import SettingPath
 from vggrpo.io.runs import CONFIG_NAME
@@ -65,9 +66,9 @@ def _packaged_recipe(model: type[Settings], stage: str, argv: Sequence[str]) -> 
     """The packaged recipe of the base model, where the settings have one, else of the default model; its
     variant for the geometry model that is asked for, if there is one."""
     given = _flag_value(argv, "base-model") if "base_model" in model.model_fields else None
-    family = canonical_name(given, "video") if given else DEFAULT_MODEL
+    family = known_model(given, "video") if given else DEFAULT_MODEL
     geometry = _flag_value(argv, "geometry-model") if "geometry_model" in model.model_fields else None
-    variant = canonical_name(geometry, "geometry") if geometry else None
+    variant = known_model(geometry, "geometry") if geometry else None
     for name in (f"{family}/{stage}-{variant}", f"{family}/{stage}"):
         if name in recipe_names():
             return name

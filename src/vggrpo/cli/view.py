@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
 
     from dataclasses import replace
 
-    from vggrpo.viewer import load_scene, write_scene_page
+    from vggrpo.viewer import distinct_labels, load_scene, write_scene_page
     from vggrpo.viewer.prepared import prepare_scene
     from vggrpo.viewer.server import SceneServer, require_server
 
@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> int:
     if settings.export is None:
         require_server(port)
     scenes = [load_scene(path) for path in settings.scenes]
-    if settings.labels:
-        scenes = [replace(scene, label=label) for scene, label in zip(scenes, settings.labels, strict=True)]
+    labels = settings.labels or distinct_labels([scene.label for scene in scenes], settings.scenes)
+    scenes = [replace(scene, label=label) for scene, label in zip(scenes, labels, strict=True)]
     if settings.export is not None:
         path = write_scene_page(settings.export, scenes)
         print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) plays in a browser with WebGL 2, without network")

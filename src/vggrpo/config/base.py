@@ -61,6 +61,11 @@ class EfficiencySettings(Settings):
     compile_blocks: bool = Field(
         False, description="compile the denoiser's blocks (torch.compile); the first passes take minutes"
     )
+    cfg_batched: bool = Field(
+        False,
+        description="make both passes of classifier-free guidance in one, of twice the batch: less overhead, "
+        "more memory",
+    )
     tiled_decoding: bool = Field(
         False, description="decode videos in overlapping tiles: less memory, small differences at their seams"
     )

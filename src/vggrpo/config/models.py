@@ -87,6 +87,23 @@ def canonical_name(name: str, kind: ModelKind) -> str | None:
     return None
 
 
+def known_model(place: str, kind: ModelKind) -> str | None:
+    """The name in models.yaml of a model given as users give it: by name or alias, by its repository, also
+    with a revision, or by the path of a copy below a folder that is called as the repository ("VGGT-1B", or
+    "models--facebook--VGGT-1B" in the cache). None if it has none there, or only its files know."""
+    if (name := canonical_name(place, kind)) is not None:
+        return name
+    path = Path(place).expanduser()
+    repository = None if path.exists() else HUB_ID.fullmatch(place)
+    for key, entry in getattr(model_table(), kind).items():
+        if entry.hub is None:
+            continue
+        copies = {entry.hub.partition("/")[2], f"models--{entry.hub.replace('/', '--')}"}
+        if repository["id"] == entry.hub if repository else not copies.isdisjoint(path.parts):
+            return str(key)
+    return None
+
+
 def resolve_model(name: str | Path, kind: ModelKind) -> ModelSource:
     """Where the model called `name` is: a known name or alias, a folder, or a repository "owner/name" or
     "owner/name@revision"; of a geometry model also its weight file.

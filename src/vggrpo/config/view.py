@@ -24,7 +24,11 @@ class ViewSettings(Settings):
     )
     export: Path | None = Field(None, description="write this .html file instead of serving")
     overwrite: bool = Field(False, description="replace the file of `export` if it exists")
-    labels: tuple[str, ...] = Field((), description="names of the scenes; unset are those in the files")
+    labels: tuple[str, ...] = Field(
+        (),
+        description="names of the scenes; unset are those in the files, or what differs in the files' paths "
+        "if two have one name",
+    )
     port: int | None = Field(
         None, ge=1, le=65535, description=f"port on 127.0.0.1 to serve on; unset is {DEFAULT_PORT}"
     )

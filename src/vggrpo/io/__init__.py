@@ -7,7 +7,7 @@ from vggrpo.io.metrics import read_records
 from vggrpo.io.progress import ProgressBar, format_duration, progress
 from vggrpo.io.runs import Checkpoint, RunFolder, settings_to_yaml
 from vggrpo.io.seeding import derive_seed, make_generator
-from vggrpo.io.tensors import load_metadata, load_tensors, save_tensors, tensors_sha256
+from vggrpo.io.tensors import load_metadata, load_tensors, save_tensors, tensor_names, tensors_sha256
 from vggrpo.io.video import check_video_writing, read_video, write_video
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "read_video",
     "save_tensors",
     "settings_to_yaml",
+    "tensor_names",
     "tensors_sha256",
     "verify_manifest",
     "write_bytes",

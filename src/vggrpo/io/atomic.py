@@ -36,10 +36,10 @@ def atomic_file(path: Path | str, *, flush: bool = True) -> Iterator[Path]:
         DiskFullError: if the space runs out.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}{TEMPORARY_MARK}{secrets.token_hex(4)}{path.suffix}")
     # Inside an `atomic_folder` everything is flushed once, at its end.
     durable = flush and not any(TEMPORARY_MARK in part for part in path.parent.parts)
+    make_folder(path.parent, flush=durable)
+    temporary = path.with_name(f".{path.stem}{TEMPORARY_MARK}{secrets.token_hex(4)}{path.suffix}")
     try:
         with naming_full_disk(path):
             yield temporary
@@ -69,7 +69,7 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not replace:
         raise FileExistsError(f"{path} exists already; choose another folder or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{secrets.token_hex(4)}")
     replaced = path.with_name(f".{path.name}{REPLACED_MARK}{secrets.token_hex(4)}")
     temporary.mkdir()
@@ -89,6 +89,19 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
             os.replace(replaced, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def make_folder(path: Path, *, flush: bool = True) -> None:
+    """Makes a folder and its parents, each of them on the disk before something is put into it.
+
+    Without `flush` they survive the process, but not a power cut. One that exists is left alone.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent, flush=flush)
+    path.mkdir(exist_ok=True)
+    if flush:
+        _flush(path.parent)
 
 
 def remove_leftovers(folder: Path | str) -> None:

@@ -21,7 +21,7 @@ import yaml
 
 from vggrpo.config.base import Settings
 from vggrpo.config.errors import CorruptFileError, RunError
-from vggrpo.io.atomic import TEMPORARY_MARK, atomic_folder, remove_leftovers, write_text
+from vggrpo.io.atomic import TEMPORARY_MARK, atomic_folder, make_folder, remove_leftovers, write_text
 from vggrpo.io.histograms import Histogram, append_histograms, read_histograms
 from vggrpo.io.lock import LOCK_NAME, FolderLock, lock_folder
 from vggrpo.io.manifest import verify_manifest, write_manifest
@@ -234,7 +234,7 @@ def _differences(stored: Any, settings: Settings) -> dict[str, str]:
 def _taken(path: Path) -> FolderLock:
     """The lock of a folder, which is made if there is none."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         return lock_folder(path)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -56,6 +56,17 @@ def load_tensors(path: Path | str, device: "torch.device | str" = "cpu") -> dict
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
 
 
+def tensor_names(path: Path | str) -> list[str]:
+    """The names of the tensors in a safetensors file, without their values.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CorruptFileError: if it is truncated or not a safetensors file.
+    """
+    with _opened(path, "cpu") as file:
+        return list(file.keys())
+
+
 def load_metadata(path: Path | str) -> dict[str, Any]:
     """The JSON metadata of a file by `save_tensors`; the plain strings of a file that another program wrote.
 

@@ -90,6 +90,7 @@ def read_video(path: Path | str) -> tuple["np.ndarray[Any, np.dtype[np.uint8]]",
     Raises:
         FileNotFoundError: if there is no such file.
         CorruptFileError: if it is no video, has no frames, or fewer than its header announces.
+        ConfigError: if PyAV's FFmpeg has no decoder for it.
     """
     import av
 
@@ -99,16 +100,27 @@ def read_video(path: Path | str) -> tuple["np.ndarray[Any, np.dtype[np.uint8]]",
     try:
         with av.open(path) as container:
             if not container.streams.video:
-                raise CorruptFileError(f"{path} has no video stream")
+                raise CorruptFileError(f"{path} has no video stream; give a file that shows something")
             stream = container.streams.video[0]
             announced, fps = stream.frames, float(stream.average_rate or 0)
             frames = list(_decode(container, stream))
     except (av.error.InvalidDataError, av.error.EOFError) as error:
-        raise CorruptFileError(f"{path} is truncated or not a video file ({error.strerror})") from error
+        raise CorruptFileError(
+            f"{path} is truncated or not a video file ({error.strerror}); get a fresh copy, or give a video"
+        ) from error
+    except av.error.DecoderNotFoundError as error:
+        raise ConfigError(
+            f"the FFmpeg that PyAV uses here has no decoder for {path}; re-encode it, ffmpeg -i {path.name} "
+            "-c:v libx264 new.mp4, or install PyAV's own wheel: pip install --force-reinstall --only-binary "
+            "av av"
+        ) from error
     if not frames:
-        raise CorruptFileError(f"{path} contains no frames")
+        raise CorruptFileError(f"{path} contains no frames; get a fresh copy, or make the video again")
     if len(frames) < announced:
-        raise CorruptFileError(f"{path} is truncated: {len(frames)} of its {announced} frames can be read")
+        raise CorruptFileError(
+            f"{path} is truncated: {len(frames)} of its {announced} frames can be read; get a fresh copy, or "
+            "make the video again"
+        )
     return np.stack(frames), fps
 
 

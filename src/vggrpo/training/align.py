@@ -1,5 +1,6 @@
 """`vggrpo train`: opens what a run needs, trains, and evaluates on held-out prompts along the way."""
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -25,10 +26,10 @@ from vggrpo.io.trackers import Tracked, Trackers, require_trackers
 from vggrpo.training.interrupt import Stopped, deferred_stop
 from vggrpo.training.lgm_admission import admit
 from vggrpo.training.models import open_models
-from vggrpo.training.ranks import Ranks, open_ranks, require_shares, was_restarted
+from vggrpo.training.ranks import Ranks, open_ranks, require_shares, were_restarted
 from vggrpo.training.report import write_run_report
 from vggrpo.training.rewards import build_rewards
-from vggrpo.training.run_files import records_file, sample_video
+from vggrpo.training.run_files import iteration_of, records_file, sample_video
 from vggrpo.training.runtime import choose_device, prepare, return_freed_memory
 from vggrpo.training.sources import open_prompts, require_disjoint
 from vggrpo.training.texts import PromptTexts
@@ -70,6 +71,18 @@ class Evaluation:
             spent["time/evaluation"] = time.perf_counter() - began
         if self.ranks.is_first:
             self._log(iteration, EvaluationRecords.load(file), spent)
+
+    def forget_after(self, iteration: int) -> None:
+        """Deletes what was measured after more than `iteration` iterations, which will be those of another
+        policy.
+        """
+        for path in (*self.run.path.glob("evaluations/step_*"), *self.run.path.glob("samples/step_*")):
+            if iteration_of(path) <= iteration:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _log(self, iteration: int, records: EvaluationRecords, spent: dict[str, float]) -> None:
         logged = [record for record in self.run.read_metrics() if record["step"] == iteration]
@@ -181,8 +194,9 @@ def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int],
     policy, lgm, geometry = models.policy, models.lgm, models.geometry
     admit(settings, lgm, report=ranks.is_first)
 
+    restarted = were_restarted(ranks)
     with ranks.first_before_others():
-        resume = settings.resume or (was_restarted() and (settings.output / CONFIG_NAME).exists())
+        resume = settings.resume or (restarted and (settings.output / CONFIG_NAME).exists())
         run = RunFolder(settings.output, settings)
         if ranks.is_first:
             run = RunFolder.start(settings.output, settings, resume)
@@ -213,12 +227,14 @@ def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int],
         held_out_embeds[own],
         texts.negative,
     )
-    trainer.resume()
-    if ranks.is_first:
-        run.trackers = open_trackers(settings, run, trainer.iteration)
     prompt_ids = [prompt.id for prompt in held_out_prompts]
     evaluation = Evaluation(settings, run, evaluator, prompt_ids, ranks)
     watch = Watch(settings, run, policy, trainer.weights)
+    trainer.resume()
+    if ranks.is_first:
+        evaluation.forget_after(trainer.iteration)
+        watch.forget_after(trainer.iteration)
+        run.trackers = open_trackers(settings, run, trainer.iteration)
     with closing(run.trackers), deferred_stop():
         while True:
             if trainer.iteration % settings.eval_every == 0 or trainer.iteration == settings.iterations:

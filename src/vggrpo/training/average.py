@@ -27,6 +27,12 @@ class WeightAverage:
             self.tensors[name].lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes on from the values of `tensors`, by the parameters' names, wherever they are."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+    @torch.no_grad()
     def swap(self) -> None:
         """Exchanges the average and the weights; call twice to return."""
         for name, parameter in self.parameters.items():

@@ -1,6 +1,7 @@
 """Stopping where the state is whole: a signal asks, the training answers at its next safe point."""
 
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -42,27 +43,43 @@ class StopRequest:
         """A piece of work without exchanges, which a stop request to any rank ends on all of them.
 
         A rank that is asked to stop leaves the block at its next `check()`; the others hear of it at the
-        block's end. Ranks in lockstep, which make the same checks, all leave at the same one.
+        block's end, and likewise of a value that is not finite. Ranks in lockstep, which make the same
+        checks, all leave at the same one; a value that is not finite ends its own rank alone there, and
+        torchrun the others.
 
         Raises:
             Stopped: on every rank.
+            FloatingPointError: on every rank, if it is raised in the block on one.
         """
         self._lockstep = ranks if ranks.lockstep else None
+        failure: FloatingPointError | None = None
         try:
             with suppress(Stopped):
                 yield
+        except FloatingPointError as error:
+            if ranks.lockstep:
+                raise
+            failure = error
         finally:
             self._lockstep = None
+        found = [message for message in ranks.gather(failure and str(failure)) if message]
+        if found:
+            raise failure or FloatingPointError(found[0])
         if self.of_any(ranks):
             raise Stopped
 
+
+SAME_SIGNAL_SECONDS = 1.0
+"""A launcher passes on to its processes a signal that all of them may have got already: within this time
+signals count as one."""
 
 _active: StopRequest | None = None
 
 
 @contextmanager
 def deferred_stop() -> Iterator[StopRequest]:
-    """Within the context the first SIGINT, SIGTERM or SIGUSR1 is remembered; a second one interrupts at once.
+    """Within the context the first SIGINT, SIGTERM or SIGUSR1 is remembered; one that comes more than
+    `SAME_SIGNAL_SECONDS` later interrupts at once.
 
     A context within another one shares its request. Outside the main thread, where Python allows no signal
     handlers, the context changes nothing.
@@ -72,9 +89,14 @@ def deferred_stop() -> Iterator[StopRequest]:
         yield _active
         return
     stop = StopRequest()
+    first: float | None = None
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        if stop.requested:
+        # Not by `requested`: that may be another rank's, and this the same signal on its way to this one.
+        nonlocal first
+        now = time.monotonic()
+        first = now if first is None else first
+        if now - first > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
         stop.requested = True
 

@@ -26,6 +26,8 @@ from vggrpo.training.optim import (
     warmup_cosine,
 )
 
+AVERAGE_FILE = "average.safetensors"
+
 
 class Job(Protocol):
     """A supervised training: its modules, its parameters and its loss."""
@@ -155,7 +157,7 @@ def _save(
         for index, optimizer in enumerate(optimizers):
             save_tensors(folder / f"optimizer_{index}.safetensors", optimizer_tensors(optimizer))
         if average is not None:
-            save_tensors(folder / "average.safetensors", average.tensors)
+            save_tensors(folder / AVERAGE_FILE, average.tensors)
 
     run.save_checkpoint(step, write, keep_last=keep)
 
@@ -169,7 +171,7 @@ def _restore(
     for index, optimizer in enumerate(optimizers):
         load_optimizer_tensors(optimizer, found[folder / f"optimizer_{index}.safetensors"])
     if average is not None:
-        average.tensors = found[folder / "average.safetensors"]
+        average.load(found.get(folder / AVERAGE_FILE) or weights_of(job))
 
 
 def _read(
@@ -179,7 +181,8 @@ def _read(
     weights: dict[Path, Mapping[str, Tensor]] = {
         folder / f"{name}.safetensors": module.state_dict() for name, module in job.modules().items()
     }
-    if average is not None:
-        weights[folder / "average.safetensors"] = average.tensors
+    # A checkpoint without an average is of a run that had none until now: a missing file is found before.
+    if average is not None and (folder / AVERAGE_FILE).exists():
+        weights[folder / AVERAGE_FILE] = average.tensors
     files = {folder / f"optimizer_{index}.safetensors": o for index, o in enumerate(optimizers)}
     return read_state(weights, files)

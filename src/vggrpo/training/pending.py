@@ -39,17 +39,21 @@ def remove_foreign(run: RunFolder, ranks: Ranks) -> None:
 
 
 @contextmanager
-def until_done(pending: Path, scratch: Path) -> Iterator[None]:
-    """An iteration. What is pending goes when it is done, or when a value is not finite, which a resumed run
-    must not meet again; after any other interruption it stays.
+def tidied(pending: Path, scratch: Path) -> Iterator[None]:
+    """An iteration. What is pending stays, also when it is done, until `forget`; but it goes when a value is
+    not finite, which a resumed run must not meet again.
     """
     try:
         yield
     except FloatingPointError:
-        shutil.rmtree(pending, ignore_errors=True)
+        forget(pending)
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def forget(pending: Path) -> None:
+    """Deletes the trajectories of an iteration that is done and, where a checkpoint was due, saved."""
     shutil.rmtree(pending, ignore_errors=True)
 
 

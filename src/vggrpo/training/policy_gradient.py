@@ -21,7 +21,6 @@ from vggrpo.training.advantages import teaches
 from vggrpo.training.finite import LOWER, blame, broken_gradient, naming_samples
 from vggrpo.training.histograms import UpdateHistograms
 from vggrpo.training.losses import PolicyLoss, policy_loss
-from vggrpo.training.ranks import Ranks
 
 RATIO_TOLERANCE = 1e-6
 """How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
@@ -53,11 +52,11 @@ class PolicyGradient:
     Args:
         settings: of the run.
         policy: whose parameters get the gradient.
-        ranks: each adds the part of its own members.
         iteration: iterations done.
         schedule: of the rollouts.
         window: (start, length) of their stochastic steps.
         groups: the rollouts, each with this rank's members.
+        members: their numbers among the members of all ranks, by group, ascending.
         advantages: [G, K], of the members of all ranks.
         on_pass: called before the passes of each piece.
     """
@@ -66,16 +65,16 @@ class PolicyGradient:
         self,
         settings: TrainSettings,
         policy: VideoBackbone,
-        ranks: Ranks,
         iteration: int,
         schedule: SigmaSchedule,
         window: tuple[int, int],
         groups: Sequence[RolloutGroup],
+        members: Sequence[list[int]],
         advantages: Tensor,
         on_pass: Callable[[], None],
     ) -> None:
-        self.settings, self.policy, self.ranks, self.iteration = settings, policy, ranks, iteration
-        self.groups, self.advantages, self.on_pass = groups, advantages, on_pass
+        self.settings, self.policy, self.iteration = settings, policy, iteration
+        self.groups, self.members, self.advantages, self.on_pass = groups, members, advantages, on_pass
         start, length = window
         stochastic = range(start, start + length)
         self.levels_outside = [s for step, (s, _) in enumerate(schedule.steps()) if step not in stochastic]
@@ -111,7 +110,7 @@ class PolicyGradient:
         for slot, group in enumerate(self.groups):
             if not self.counted[slot]:
                 continue
-            own = self.ranks.members(self.settings.group_size, slot)
+            own = self.members[slot]
             # The group holds this rank's members, in their order: those of the update are a run of them.
             start, stop = bisect_left(own, first), bisect_left(own, first + self.share)
             for i in range(start, stop, size):

@@ -67,13 +67,13 @@ class Ranks:
         """Whether this rank reports its share's results, which several may have."""
         return self.rank % self.context == 0
 
-    def members(self, group_size: int, slot: int) -> list[int]:
-        """Which members of the iteration's group number `slot` are this rank's, in ascending order.
+    def members(self, group_size: int, number: int) -> list[int]:
+        """Which members of the run's group number `number` are this rank's, in ascending order.
 
         The first member moves on from group to group, so that what is left over when a group does not divide
         evenly falls to another rank each time.
         """
-        return [k for k in range(group_size) if (k + slot) % self.num_shares == self.share]
+        return [k for k in range(group_size) if (k + number) % self.num_shares == self.share]
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces each tensor by its sum over the ranks, in one exchange per type."""
@@ -167,9 +167,12 @@ class Ranks:
                 )
 
 
-def was_restarted() -> bool:
-    """Whether torchrun has started this process anew after a failure (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def were_restarted(ranks: Ranks) -> bool:
+    """Whether torchrun has started the ranks anew after a failure (`--max-restarts`).
+
+    It counts the starts on each node by itself: those of a node that has taken a lost one's place begin at 0.
+    """
+    return ranks.any(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0)
 
 
 def require_shares(ranks: Ranks, settings: TrainSettings) -> None:

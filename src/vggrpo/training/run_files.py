@@ -10,6 +10,11 @@ def records_file(run: Path, iteration: int) -> Path:
     return run / "evaluations" / f"step_{iteration:06d}.json"
 
 
+def iteration_of(path: Path) -> int:
+    """The iteration of the file or folder of an evaluation, step_XXXXXX with or without more."""
+    return int(path.name.removeprefix("step_").partition(".")[0])
+
+
 def sample_video(run: Path, iteration: int, key: tuple[str, int]) -> Path:
     """The video of a held-out sample, (prompt_id, index of its noise)."""
     prompt_id, noise = key

@@ -29,7 +29,7 @@ from vggrpo.training.advantages import group_advantages, group_statistics
 from vggrpo.training.average import WeightAverage
 from vggrpo.training.finite import SKIP, left_out, naming_samples
 from vggrpo.training.interrupt import Stopped, StopRequest, deferred_stop, undone_if_stopped
-from vggrpo.training.loop import require_finite
+from vggrpo.training.loop import AVERAGE_FILE, require_finite
 from vggrpo.training.optim import (
     gradient_norm,
     load_optimizer_tensors,
@@ -41,11 +41,12 @@ from vggrpo.training.optim import (
 from vggrpo.training.order import shuffled_places
 from vggrpo.training.parallel import spread
 from vggrpo.training.pending import (
+    forget,
     pending_folder,
     remove_foreign,
     rollout_key,
     scratch_folder,
-    until_done,
+    tidied,
 )
 from vggrpo.training.phases import Phases, first_metrics, shown
 from vggrpo.training.policy_gradient import FORWARDS, PolicyGradient
@@ -54,7 +55,6 @@ from vggrpo.training.scoring import Scores, counted_weights, score_group
 
 LORA_FOLDER = "lora"
 POLICY_FILE, OPTIMIZER_FILE = "policy.safetensors", "optimizer.safetensors"
-AVERAGE_FILE = "average.safetensors"
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -127,7 +127,8 @@ class VGGRPOTrainer:
                     parameter.copy_(found[checkpoint.path / POLICY_FILE][name])
             load_optimizer_tensors(self.optimizer, found[checkpoint.path / OPTIMIZER_FILE])
             if self.average is not None:
-                self.average.tensors = found[checkpoint.path / AVERAGE_FILE]
+                saved = found.get(checkpoint.path / AVERAGE_FILE)
+                self.average.load(saved or self.policy.trainable_parameters())
             self.iteration = checkpoint.step
         if self.ranks.is_first:
             self.run.truncate_metrics(self.iteration)
@@ -135,7 +136,8 @@ class VGGRPOTrainer:
 
     def _read_checkpoint(self, folder: Path) -> dict[Path, dict[str, Tensor]]:
         weights: dict[Path, Mapping[str, Tensor]] = {folder / POLICY_FILE: self.policy.trainable_parameters()}
-        if self.average is not None:
+        # A checkpoint without an average is of a run that had none until now: a missing file is found before.
+        if self.average is not None and (folder / AVERAGE_FILE).exists():
             weights[folder / AVERAGE_FILE] = self.average.tensors
         return read_state(weights, {folder / OPTIMIZER_FILE: self.optimizer})
 
@@ -182,13 +184,14 @@ class VGGRPOTrainer:
                 due = self.iteration % settings.checkpoint_every == 0
                 if due or stopping or self.iteration == until:
                     self.save_checkpoint()
+                forget(self.pending)
                 if stopping:
                     raise Stopped
 
     def step(self) -> dict[str, float]:
         """One iteration; returns its metrics."""
         metrics: dict[str, float] = {}
-        with until_done(self.pending, self.scratch):
+        with tidied(self.pending, self.scratch):
             with self.phases.timed(metrics, "rollout"), self.stop.together(self.ranks):
                 groups = [self.rollout(place, slot) for slot, place in enumerate(self.prompts_of_iteration())]
             with self.phases.timed(metrics, "score"):
@@ -220,7 +223,8 @@ class VGGRPOTrainer:
 
     def members(self, slot: int) -> list[int]:
         """Which members of the iteration's group number `slot` are this rank's."""
-        return self.ranks.members(self.settings.group_size, slot)
+        number = self.iteration * self.settings.prompts_per_rollout + slot
+        return self.ranks.members(self.settings.group_size, number)
 
     def rollout(self, place: int, slot: int = 0) -> RolloutGroup:
         """This rank's trajectories of the prompt at `place`, as the iteration's group number `slot`."""
@@ -316,11 +320,11 @@ class VGGRPOTrainer:
         gradient = PolicyGradient(
             settings,
             self.policy,
-            self.ranks,
             self.iteration,
             self.schedule,
             self.window(),
             groups,
+            [self.members(slot) for slot in range(len(groups))],
             advantages,
             self.stop.check,
         )

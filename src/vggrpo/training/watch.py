@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -62,6 +63,14 @@ class Watch:
         if newest.iteration > 0 and not assessment.faults:
             self._keep_if_best(newest)
         return assessment.alarms
+
+    def forget_after(self, iteration: int) -> None:
+        """Deletes the alarms and the best policy of later iterations, which will be another policy's."""
+        file, best = self.run.path / ALARMS_FILE, self._best()
+        if file.exists():
+            write_json(file, [entry for entry in read_json(file) if entry["iteration"] <= iteration])
+        if best is not None and best["iteration"] > iteration:
+            shutil.rmtree(self.run.path / BEST_FOLDER)
 
     def stopped(self, alarms: Sequence[Alarm]) -> AlarmError:
         """The error that ends the run after its last checkpoint."""

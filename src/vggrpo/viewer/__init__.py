@@ -7,7 +7,7 @@ from vggrpo.viewer.export_points import PointCloud, PointSelection, scene_points
 from vggrpo.viewer.export_rerun import write_rrd
 from vggrpo.viewer.html import scene_fragment, scene_page, scene_script, write_scene_page
 from vggrpo.viewer.scene_building import build_scene, depth_colours
-from vggrpo.viewer.scene_file import RewardRecord, Scene4D, load_scene, save_scene
+from vggrpo.viewer.scene_file import RewardRecord, Scene4D, distinct_labels, load_scene, save_scene
 
 __all__ = [
     "PointCloud",
@@ -16,6 +16,7 @@ __all__ = [
     "Scene4D",
     "build_scene",
     "depth_colours",
+    "distinct_labels",
     "load_scene",
     "save_scene",
     "scene_fragment",

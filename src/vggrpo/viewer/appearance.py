@@ -1,10 +1,13 @@
 """What the served viewer draws of a scene at one moment: points, their colours, and segments."""
 
+import math
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from vggrpo.geometry import quat_wxyz_to_matrix
 from vggrpo.viewer.html_payload import ERROR_REACH
 from vggrpo.viewer.prepared import FloatArray, PreparedScene
 
@@ -17,7 +20,11 @@ NOT_COMPARED = np.array([0.16, 0.17, 0.19])
 MOVING = np.array([1.0, 0.6, 0.22])
 GREY = np.array([0.299, 0.587, 0.114])
 
+SIZE_LEVELS, LEVEL_STEP = 6, 1.5
+"""A point cloud of viser has one size, so points go to clouds, each of points this much wider."""
+
 Colours = NDArray[np.uint8]
+Vector = NDArray[np.float64]
 
 
 def ramp(values: FloatArray) -> NDArray[np.float64]:
@@ -34,8 +41,8 @@ def visible_points(
     shown: Shown,
     least_confidence: float,
     all_views: bool,
-) -> tuple[FloatArray, Colours]:
-    """Positions [N, 3] and colours [N, 3] of the points to draw.
+) -> tuple[FloatArray, Colours, FloatArray]:
+    """Positions [N, 3], colours [N, 3] and `PreparedScene.spacing` [N] of the points to draw.
 
     Args:
         scene: the scene.
@@ -55,7 +62,7 @@ def visible_points(
     keep[others] &= scene.static[others] & all_views
     if shown == "Moving":
         keep[others] = False
-    return scene.points[keep], _colours(scene, colouring, keep)
+    return scene.points[keep], _colours(scene, colouring, keep), scene.spacing[keep]
 
 
 def _colours(scene: PreparedScene, colouring: Colouring, keep: NDArray[np.bool_]) -> Colours:
@@ -89,3 +96,45 @@ def arrow_segments(scene: PreparedScene, view: int) -> FloatArray:
     step = max(1, round((last + 1) / 8))
     start = min(view, max(0, last - step))
     return scene.arrows[:, [start, min(last, start + step)]]
+
+
+def size_levels(scene: PreparedScene, spacing: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Of points, their level in [0, `SIZE_LEVELS`) by their spacing [N]; and the width of each level."""
+    least = float(np.quantile(scene.spacing[scene.valid], 0.02))
+    steps = np.floor(np.log(np.maximum(spacing / least, 1)) / math.log(LEVEL_STEP))
+    level: NDArray[np.int64] = np.minimum(steps, SIZE_LEVELS - 1).astype(np.int64)
+    width: NDArray[np.float64] = least * LEVEL_STEP ** (np.arange(SIZE_LEVELS, dtype=np.float64) + 0.5)
+    return level, width
+
+
+def side_by_side(
+    eye: Vector, wxyz: Vector, target: Vector, gap: float, count: int
+) -> list[tuple[Vector, Vector]]:
+    """Where scenes stand for one camera, so that each looks as if it alone were looked at.
+
+    They stand left and right of `target` in its picture, each turned by the angle at which it lies beside the
+    middle.
+
+    Args:
+        eye: [3], the camera's centre.
+        wxyz: its orientation; its x is on the right, its y down.
+        target: [3], the point of every scene that is looked at.
+        gap: distance between two scenes.
+        count: of scenes.
+
+    Returns:
+        For each scene the orientation (w, x, y, z) and the position of its origin.
+    """
+    right, down = _matrix(wxyz).T[:2]
+    places = []
+    for number in range(count):
+        shift = (number - (count - 1) / 2) * gap
+        half = 0.5 * math.atan2(shift, float(np.linalg.norm(target - eye)))
+        turn = np.concatenate([[math.cos(half)], math.sin(half) * down])
+        places.append((turn, target + shift * right - _matrix(turn) @ target))
+    return places
+
+
+def _matrix(wxyz: Vector) -> Vector:
+    matrix: Vector = quat_wxyz_to_matrix(torch.from_numpy(np.asarray(wxyz, dtype=np.float64))).numpy()
+    return matrix

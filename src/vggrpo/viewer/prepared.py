@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ FARTHEST = 50.0
 """Median depths from the cameras beyond which a point is left out: one at a thousand would coarsen all."""
 MAX_ARROWS = 40
 """Arrows of scene flow that are drawn at most."""
+WIDEST = 2.0
+"""Distance of two neighbouring points, in pixels at their depth, beyond which they are not one surface."""
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -78,6 +81,25 @@ class PreparedScene:
         total = np.where(compared, self.error, 0).sum(axis=(1, 2))
         count = compared.sum(axis=(1, 2))
         return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+    @cached_property
+    def spacing(self) -> FloatArray:
+        """[T, H, W], how wide a point must be to touch its neighbours on the same surface.
+
+        On each axis of the raster that is the nearer neighbour: across an edge of depth the other one is far.
+        """
+        pixel = np.linalg.norm(self.points - self.camera_to_world[:, None, None, :3, 3], axis=-1)
+        pixel /= self.intrinsics[:, [0, 1], [0, 1]].mean(axis=1)[:, None, None]
+        limit = WIDEST * pixel
+        widest = pixel
+        for axis in (1, 2):
+            step = np.linalg.norm(np.diff(self.points, axis=axis), axis=-1)
+            both = np.delete(self.valid, 0, axis) & np.delete(self.valid, -1, axis)
+            step = np.where(both, step, np.inf)
+            edge = np.full_like(np.take(pixel, [0], axis), np.inf)
+            before, after = np.concatenate([edge, step], axis), np.concatenate([step, edge], axis)
+            widest = np.maximum(widest, np.minimum(np.minimum(before, after), limit))
+        return widest.astype(np.float32)
 
     @property
     def centre(self) -> FloatArray:

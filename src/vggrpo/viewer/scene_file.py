@@ -4,7 +4,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -154,6 +154,23 @@ def load_scene(path: Path | str) -> Scene4D:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorruptFileError(f"{path} is damaged: {error}; reconstruct the scene again") from error
+
+
+def distinct_labels(labels: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Labels that tell scenes apart: their own, or if two are the same, what differs in their files' paths.
+
+    Of a/x/scene.npz and b/x/scene.npz these are a and b; two scenes of one file are numbered.
+
+    Args:
+        labels: of the scenes.
+        paths: of their files.
+    """
+    if len(set(labels)) == len(labels):
+        return list(labels)
+    for parts in zip(*(reversed(path.resolve().parts) for path in paths), strict=False):
+        if len(set(parts)) == len(parts):
+            return [part.removesuffix(Path(part).suffix).removesuffix(".scene") for part in parts]
+    return [f"{label or 'scene'} ({number})" for number, label in enumerate(labels, 1)]
 
 
 def _suffix(path: Path) -> str:

@@ -14,7 +14,15 @@ import torch
 
 from vggrpo.config import ConfigError
 from vggrpo.geometry import matrix_to_quat_wxyz
-from vggrpo.viewer.appearance import Colours, arrow_segments, path_segments, visible_points
+from vggrpo.viewer.appearance import (
+    SIZE_LEVELS,
+    Colours,
+    arrow_segments,
+    path_segments,
+    side_by_side,
+    size_levels,
+    visible_points,
+)
 from vggrpo.viewer.prepared import FloatArray, PreparedScene
 
 HOST = "127.0.0.1"
@@ -22,8 +30,12 @@ SPEEDS = {"1/4": 0.25, "1/2": 0.5, "1": 1.0, "2": 2.0}
 GAP = 2.4
 """Distance between two scenes, in radii of the larger one."""
 IDLE_SECONDS = 0.05
-FRUSTUM, OWN_FRUSTUM = 0.05, 0.14
+FRUSTUM, OWN_FRUSTUM = 0.08, 0.16
 MOST_FRUSTA = 12
+FIELD = 0.4
+"""Vertical field of view in radians: narrow, so that what stands beside the middle is not distorted."""
+OVERLAP = 0.9
+"""Radius of points in distances to their neighbours."""
 ARROW = np.array([255, 194, 92], dtype=np.uint8)
 
 
@@ -54,7 +66,8 @@ class _Drawn:
     """The handles of a scene that change over time, and where it stands."""
 
     scene: PreparedScene
-    points: Any
+    root: Any
+    clouds: Sequence[Any]
     frustum: Any
     cameras: Sequence[Any]
     arrows: Any | None
@@ -79,14 +92,13 @@ class SceneServer:
         self._views = max(len(scene.times) for scene in scenes)
         self._longest = next(scene for scene in scenes if len(scene.times) == self._views)
         self.server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
+        self.server.gui.main_panel.dock_right()
         self.server.scene.set_up_direction("-y")
-        distance = GAP * max(scene.radius for scene in scenes)
-        self._drawn = [
-            self._add_scene(f"/{number}", scene, np.array([number * distance, 0, 0], dtype=np.float32))
-            for number, scene in enumerate(scenes)
-        ]
+        self._gap = GAP * max(scene.radius for scene in scenes)
+        self._target = scenes[0].centre.astype(np.float64)
+        self._drawn = [self._add_scene(f"/{number}", scene) for number, scene in enumerate(scenes)]
         self._add_controls(scenes)
-        self._aim(scenes, distance)
+        self._aim(scenes)
         self.update()
 
     def run(self) -> None:
@@ -112,7 +124,7 @@ class SceneServer:
             for drawn in self._drawn:
                 scene = drawn.scene
                 view = round(moment * (len(scene.times) - 1))
-                drawn.points.points, drawn.points.colors = visible_points(
+                points, colours, spacing = visible_points(
                     scene,
                     view,
                     self.colouring.value,
@@ -120,7 +132,7 @@ class SceneServer:
                     self.confidence.value,
                     self.all_views.value,
                 )
-                drawn.points.point_size = self.size.value * _spacing(scene)
+                self._draw_points(drawn, points, colours, spacing)
                 drawn.frustum.wxyz, drawn.frustum.position = _pose(scene, view)
                 drawn.frustum.image = scene.colours[view]
                 for camera in (drawn.frustum, *drawn.cameras):
@@ -135,15 +147,32 @@ class SceneServer:
         """Ends the server."""
         self.server.stop()
 
-    def _add_scene(self, name: str, scene: PreparedScene, shift: FloatArray) -> _Drawn:
+    def _draw_points(self, drawn: _Drawn, points: FloatArray, colours: Colours, spacing: FloatArray) -> None:
+        level, width = size_levels(drawn.scene, spacing)
+        for number, cloud in enumerate(drawn.clouds):
+            here = level == number
+            cloud.visible = bool(here.any())
+            if cloud.visible:
+                cloud.points, cloud.colors = points[here], colours[here]
+                cloud.point_size = self.size.value * OVERLAP * float(width[number])
+
+    def _add_scene(self, name: str, scene: PreparedScene) -> _Drawn:
         world = self.server.scene
-        world.add_frame(name, show_axes=False, position=shift)
+        root = world.add_frame(name, show_axes=False)
         middle = scene.centre - np.array([0, scene.radius, 0])
         world.add_label(f"{name}/label", scene.label or "scene", position=middle)
-        start, start_colours = visible_points(scene, 0, "Image", "All", 0.0, all_views=False)
-        points = world.add_point_cloud(
-            f"{name}/points", start, start_colours, point_shape="circle", precision="float32"
-        )
+        start, start_colours, _ = visible_points(scene, 0, "Image", "All", 0.0, all_views=False)
+        clouds = [
+            world.add_point_cloud(
+                f"{name}/points/{level}",
+                start[:1],
+                start_colours[:1],
+                point_shape="circle",
+                point_shading="flat",
+                precision="float32",
+            )
+            for level in range(SIZE_LEVELS)
+        ]
         path, colours = path_segments(scene)
         cameras = (
             [world.add_line_segments(f"{name}/path", path, _linear(colours), thickness=0.008)]
@@ -159,6 +188,7 @@ class SceneServer:
                     scale=FRUSTUM,
                     thickness=0.002,
                     color=(150, 155, 165),
+                    image=scene.colours[view],
                     wxyz=wxyz,
                     position=position,
                 )
@@ -176,7 +206,7 @@ class SceneServer:
                 head_radius=0.009,
                 head_length=0.025,
             )
-        return _Drawn(scene, points, frustum, cameras, arrows)
+        return _Drawn(scene, root, clouds, frustum, cameras, arrows)
 
     def _add_controls(self, scenes: Sequence[PreparedScene]) -> None:
         gui = self.server.gui
@@ -223,17 +253,29 @@ class SceneServer:
         ):
             control.on_update(lambda _: self.update())
 
-    def _aim(self, scenes: Sequence[PreparedScene], distance: float) -> None:
+    def _aim(self, scenes: Sequence[PreparedScene]) -> None:
         """Every browser starts behind the cameras and above them, and sees all scenes."""
-        target = scenes[0].centre + np.array([distance * (len(scenes) - 1) / 2, 0, 0])
-        reach = max(scene.radius for scene in scenes) + distance * (len(scenes) - 1) / 2
+        beside = self._gap * (len(scenes) - 1) / 2
+        distance = 0.8 * (max(scene.radius for scene in scenes) + beside) / math.tan(FIELD / 2)
+        start = np.array([-0.28, -0.27, -0.92])
+
+        first = self.server.initial_camera
+        first.fov, first.up, first.look_at = FIELD, (0.0, -1.0, 0.0), self._target
+        first.position = self._target + distance * start / np.linalg.norm(start)
 
         def connected(client: Any) -> None:
-            client.camera.position = target + 1.25 * reach * np.array([-0.15, -0.35, -1.0])
-            client.camera.look_at = target
-            client.camera.up_direction = np.array([0.0, -1.0, 0.0])
+            client.camera.on_update(self._place)
+            self._place(client.camera)
 
         self.server.on_client_connect(connected)
+
+    def _place(self, camera: Any) -> None:
+        """Puts the scenes beside each other for the browser whose camera moved last."""
+        # The camera is read by whoever draws: calls may come late and in any order.
+        with self._updating, self.server.atomic():
+            places = side_by_side(camera.position, camera.wxyz, self._target, self._gap, len(self._drawn))
+            for drawn, (wxyz, position) in zip(self._drawn, places, strict=True):
+                drawn.root.wxyz, drawn.root.position = wxyz, position
 
 
 def _local_server(port: int) -> Any:
@@ -264,11 +306,6 @@ def _shape(scene: PreparedScene, view: int) -> tuple[float, float]:
     height, width = scene.valid.shape[1:]
     fx, fy = scene.intrinsics[view, 0, 0], scene.intrinsics[view, 1, 1]
     return 2 * math.atan(0.5 * height / fy), width / fx / (height / fy)
-
-
-def _spacing(scene: PreparedScene) -> float:
-    """Distance of neighbouring points at the median depth, in median depths."""
-    return float(1.4 / scene.intrinsics[:, 0, 0].mean())
 
 
 def _words(scene: PreparedScene, view: int) -> str:

@@ -4,13 +4,16 @@ wrong."""
 import pickle
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vggrpo.backbones import load_geometry_backbone, weight_report
 from vggrpo.backbones.any4d import Any4D, Any4DConfig
+from vggrpo.backbones.checkpoint import read_checkpoint
 from vggrpo.backbones.network_backbone import NetworkBackbone
 from vggrpo.backbones.vggt import VGGT, VGGTConfig
 from vggrpo.config.errors import ConfigError, CorruptFileError
@@ -65,6 +68,38 @@ OFFICIAL_SHAPES = {
 }
 
 
+def unused_by_any4d() -> dict[str, torch.Size]:
+    """The published parts that read rays, depth, flow and cameras: UniCeption's encoders at their own widths.
+
+    Dense inputs are folded to 1/14 of their sides, 196 pixels a channel.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part, channels in (("ray_dirs", 3), ("depth", 1), ("scene_flow", 3)):
+        weights = {
+            "conv_in": (588, 196 * channels, 3, 3),
+            "encoder.0.conv1": (768, 588, 3, 3),
+            "encoder.0.conv2": (768, 768, 3, 3),
+            "encoder.0.shortcut": (768, 588, 1, 1),
+            "encoder.1.conv1": (1024, 768, 3, 3),
+            "encoder.1.conv2": (1024, 1024, 3, 3),
+            "encoder.1.shortcut": (1024, 768, 1, 1),
+            "encoder.2": (1024, 1024, 1, 1),
+            "norm_layer": (1024,),
+        }
+        shapes |= {f"{part}_encoder.{layer}.weight": shape for layer, shape in weights.items()}
+    for part, channels in (("depth_scale", 1), ("cam_rot", 4), ("cam_trans", 3), ("cam_trans_scale", 1)):
+        weights = {
+            "encoder.0.0.0.0": (128, channels),
+            "encoder.0.0.1": (256, 128),
+            "encoder.0.1": (512, 256),
+            "encoder.1": (1024, 512),
+            "norm_layer": (1024,),
+        }
+        shapes |= {f"{part}_encoder.{layer}.weight": shape for layer, shape in weights.items()}
+    biases = {name.removesuffix("weight") + "bias": shape[:1] for name, shape in shapes.items()}
+    return {name: torch.Size(shape) for name, shape in (shapes | biases).items()}
+
+
 @pytest.fixture(params=["any4d", "vggt"])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -100,6 +135,22 @@ class TestOfficialSize:
     def test_any4d_has_the_published_number_of_tensors(self) -> None:
         """882, less those of the encoders of other inputs: 10 in each of four, 18 in each of three."""
         assert len(Any4D.on_meta(Any4DConfig.official()).network.state_dict()) == 882 - 4 * 10 - 3 * 18
+
+    def test_any4d_has_the_published_number_of_parameters_with_the_parts_that_are_left_aside(self) -> None:
+        """613.65 million, of which images alone need 519.07."""
+        model = Any4D.on_meta(Any4DConfig.official())
+        live = sum(parameter.numel() for parameter in model.parameters())
+        assert live == 519_071_553
+        unused = unused_by_any4d()
+        assert live + sum(shape.numel() for shape in unused.values()) == 613_651_829
+
+        key_map = Any4D.key_map(model.config)
+        own = {key_map.upstream_key(key): value for key, value in model.network.state_dict().items()}
+        others = {name: torch.empty(shape, device="meta") for name, shape in unused.items()}
+        keys = Any4D.compare_checkpoint(own | others)
+        assert keys.fits, keys.problems
+        assert keys.num_read == 882
+        assert {name for names in keys.unused.values() for name in names} == unused.keys()
 
     def test_a_clip_of_the_papers_raster_passes_through(self, name: str) -> None:
         """480x832 in latents of 60x104, so 30x52 patches. Shapes only: fake tensors compute nothing."""
@@ -149,6 +200,41 @@ class TestReport:
             "vggt": {"aggregator.patch_embed.mask_token"},
         }
         assert keys.unused.keys() == expected[name]
+
+    def test_the_parts_that_any4d_leaves_aside_are_named_as_upstreams(self, upstream) -> None:
+        prefixes = tuple(weight_report(upstream.checkpoint, upstream.config).keys.unused)
+        found = {key for key in load_file(upstream.checkpoint) if key.startswith(prefixes)}
+        assert found == unused_by_any4d().keys()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_becomes_the_networks_own(
+        self, name: str, record, state, tmp_path: Path, dtype: torch.dtype
+    ) -> None:
+        half = {key: value.to(dtype) for key, value in state.items()}
+        save_file(half, tmp_path / "half.safetensors")
+        report = weight_report(tmp_path / "half.safetensors", record.config)
+        assert report.fits
+        number = len(record.model().network.state_dict())
+        word = str(dtype).removeprefix("torch.")
+        assert f"{number} tensors are {word} in the file, and become float32" in "\n".join(report.lines())
+        model = NETWORKS[name].from_upstream(tmp_path / "half.safetensors", record.config)
+        assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+        for key, value in record.model().state_dict().items():
+            assert torch.equal(model.state_dict()[key], value.to(dtype).float()), key
+        assert model(record.frames).depth_z.isfinite().all()
+        model.save_pretrained(tmp_path / "ours")
+        tensors = load_file(tmp_path / "ours" / "model.safetensors")
+        save_file(
+            {key: value.to(dtype) for key, value in tensors.items()}, tmp_path / "ours/model.safetensors"
+        )
+        assert_same_weights(NETWORKS[name].from_pretrained(tmp_path / "ours"), model)
+
+    def test_whole_numbers_are_no_weights(self, record, state, tmp_path: Path) -> None:
+        first = next(key for key in state if key.endswith("mlp.fc1.weight"))
+        state[first] = state[first].to(torch.int32)
+        save_file(state, tmp_path / "weights.safetensors")
+        report = weight_report(tmp_path / "weights.safetensors", record.config)
+        assert report.lines()[-1].endswith(f"does not fit: {first} holds int32, no floating-point numbers")
 
     def test_what_does_not_fit_is_named(self, record, state, tmp_path: Path) -> None:
         first, second, *_ = (key for key in state if key.endswith("mlp.fc1.weight"))
@@ -206,6 +292,48 @@ class TestWrongFiles:
         with pytest.raises(CorruptFileError, match=r"model\.pt cannot be read"):
             weight_report(path, record.config)
         assert not victim.exists()
+
+    @pytest.mark.parametrize("kind", ["text", "page", "numbers", "legacy", "zip", "exploit"])
+    def test_what_is_no_checkpoint_gets_one_sentence_of_ours(self, tmp_path: Path, kind: str) -> None:
+        """torch's own text is many lines, and advises to read the file without its protection."""
+        path, content = tmp_path / "model.pth", {"model": {"a.weight": torch.zeros(4, 4)}, "epoch": 3}
+        if kind in ("legacy", "zip"):
+            torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+            data = path.read_bytes()
+            # A length, a name, an opcode: each byte is another way in which the reader fails.
+            places = range(0, len(data), 7)
+            wrong = [data[:place] + b"\xe7" + data[place + 1 :] for place in places]
+        elif kind == "exploit":
+            torch.save(content | {"extra": Exploit(tmp_path / "victim")}, path)
+            wrong = [path.read_bytes()]
+        else:
+            wrong = {
+                "text": [b"hello world\n", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n"],
+                "page": [b"<!DOCTYPE html><html><body>Not found</body></html>"],
+                "numbers": [bytes([byte]) * 40 for byte in range(256)],
+            }[kind]
+        sentences: list[str] = []
+        for data in wrong:
+            path.write_bytes(data)
+            try:
+                read_checkpoint(path)  # a damaged value of an old file shows nowhere
+            except CorruptFileError as error:
+                sentences.append(str(error))
+        assert len(sentences) == len(wrong) or (kind in ("legacy", "zip") and len(sentences) > 10)
+        for sentence in sentences:
+            assert "\n" not in sentence
+            assert "weights_only" not in sentence
+            assert "model.pth" in sentence
+        assert not (tmp_path / "victim").exists()
+
+    def test_a_file_that_may_not_be_read_is_not_called_damaged(self, tmp_path: Path, monkeypatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        (tmp_path / "model.pth").write_bytes(b"x")
+        monkeypatch.setattr(torch, "load", refuse)
+        with pytest.raises(PermissionError):
+            read_checkpoint(tmp_path / "model.pth")
 
     @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
     @pytest.mark.parametrize("kept", [0.0, 0.3, 0.999])
@@ -286,6 +414,22 @@ class TestLoadingByPath:
         assert loaded.dropped_before == "E2"
         assert_same_weights(loaded, model)
 
+    def test_the_report_on_our_own_folder(self, name: str, record, tmp_path: Path) -> None:
+        model = record.model()
+        model.drop_before("E2")
+        model.save_pretrained(tmp_path)
+        for place in (tmp_path, tmp_path / "model.safetensors"):
+            report = weight_report(place)
+            assert (report.network, report.fits) == (name, True)
+            assert report.keys.num_used_elements == sum(t.numel() for t in model.state_dict().values())
+        assert_same_weights(load_geometry_backbone(tmp_path / "model.safetensors"), model)
+        tensors = load_file(tmp_path / "model.safetensors")
+        missing = min(tensors)
+        save_file(
+            {key: value for key, value in tensors.items() if key != missing}, tmp_path / "model.safetensors"
+        )
+        assert f"does not fit: {missing} is missing" in weight_report(tmp_path).lines()[-1]
+
     def test_a_folder_that_says_another_network(self, record, name: str, tmp_path: Path) -> None:
         record.model().save_pretrained(tmp_path)
         other = VGGT if name == "any4d" else Any4D
@@ -295,6 +439,42 @@ class TestLoadingByPath:
     def test_a_folder_without_weights(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"holds no geometry model, nor .*any4d_4v_combined\.pth"):
             load_geometry_backbone(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("repository", "file"),
+        [
+            ("airlabshare/any4d-checkpoint", "any4d_4v_combined.pth"),
+            ("facebook/VGGT-1B@0123abc", "model.safetensors"),
+            ("someone/any4d-finetuned", "any4d_4v_combined.pth"),
+            ("someone/vggt-finetuned@v2", "model.pt"),
+            ("someone/vggt-finetuned", "model.safetensors"),
+            ("someone/ours@main", "model.safetensors"),
+        ],
+    )
+    def test_a_repository(
+        self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch, repository: str, file: str
+    ) -> None:
+        """The hub is a folder; what is fetched is named by repository, file and revision."""
+        record = request.getfixturevalue("upstream" if "any4d" in repository else "vggt_upstream")
+        if "ours" in repository:
+            record.model().save_pretrained(tmp_path)
+        elif file == "model.safetensors":
+            save_file(load_file(record.checkpoint), tmp_path / file)
+        else:
+            torch.save({"model": load_file(record.checkpoint)}, tmp_path / file)
+        asked = []
+
+        def fetch(repo_id: str, filename: str, revision: str | None = None) -> str:
+            asked.append((repo_id, filename, revision))
+            if not (tmp_path / filename).is_file():
+                raise LocalEntryNotFoundError(f"no {filename}")
+            return str(tmp_path / filename)
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+        assert_same_weights(load_geometry_backbone(repository), record.model())
+        name, _, revision = repository.partition("@")
+        assert (name, file, revision or None) in asked
+        assert {(repo, rev) for repo, _, rev in asked} == {(name, revision or None)}
 
     def test_a_repository_that_cannot_be_fetched(self) -> None:
         for repository in ("facebook/VGGT-1B@0123abc", "airlabshare/any4d-checkpoint@0123abc", "a/b@0123abc"):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-from tiny_models import tiny_wan
+from tiny_models import tiny_ltx, tiny_wan
 from vggrpo.backbones import load_video_backbone
-from vggrpo.backbones.pipelines import backbone
+from vggrpo.backbones.pipelines import PipelineBackbone, backbone
 from vggrpo.backbones.wan import WanBackbone
 from vggrpo.config import ConfigError, EfficiencySettings
 from vggrpo.training.plan.counting import Meter, measure
@@ -140,6 +140,48 @@ def test_a_policy_comes_back_from_its_rest(tiny_pipeline):
     assert all(after[name] is parameters[name] for name in parameters)
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in after.values())
+
+
+def guided(model: PipelineBackbone, embeds: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """A velocity of conditions of different lengths; the levels differ too."""
+    return model.velocity(latents, torch.tensor([0.3, 0.8]), embeds[:2], embeds[2:], cfg_scale=3.5)
+
+
+@pytest.mark.parametrize("kind", ["wan2.1", "wan2.2", "ltx"])
+def test_guidance_in_one_pass_is_that_of_two(kind, tmp_path):
+    folder = tiny_ltx(tmp_path / kind) if kind == "ltx" else tiny_wan(tmp_path / kind, kind)
+    results, calls = [], []
+    for batched in (False, True):
+        model = load_video_backbone(folder, efficiency=EfficiencySettings(cfg_batched=batched))
+        model.add_lora(2, 4)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in model.trainable_parameters().values():
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+        embeds = model.encode_prompts(["a red box in a blue room", "a box", ""])
+        latents = torch.randn(2, model.latent_spec.channels, 3, 4, 4, generator=generator)
+        passes = []
+        model.transformer.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        velocity = guided(model, embeds, latents)
+        with torch.no_grad():
+            assert torch.equal(velocity, guided(model, embeds, latents)), "the ratio is exactly 1"
+        velocity.square().mean().backward()
+        gradients = {name: p.grad for name, p in model.trainable_parameters().items()}
+        with torch.no_grad(), model.lora_disabled():
+            base = guided(model, embeds, latents)
+        calls.append(len(passes))
+        results.append({"velocity": velocity.detach(), "base": base, **gradients})
+    assert calls == [6, 3]
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_without_guidance_there_is_nothing_to_batch(tiny_pipeline):
+    plain, batched = opened(tiny_pipeline), opened(tiny_pipeline, cfg_batched=True)
+    latents, sigma, embeds = inputs(plain)
+    with torch.no_grad():
+        assert torch.equal(batched.velocity(latents, sigma, embeds), plain.velocity(latents, sigma, embeds))
+    with pytest.raises(ValueError, match=r"negative_prompt_embeds have 5 tokens and prompt_embeds 24: with"):
+        batched.velocity(latents, sigma, embeds, embeds[:, :5], cfg_scale=2.0)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from vggrpo.backbones import load_video_backbone
 from vggrpo.backbones.pipelines.source import PipelineSource
 from vggrpo.backbones.wan import WanBackbone
 from vggrpo.config import ConfigError, CorruptFileError
+from vggrpo.data import TextEmbeddingCache
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -50,6 +51,25 @@ def test_text_fingerprint_follows_encoder_and_tokenizer(tiny_pipeline, copied):
     tokenizer = copied / "tokenizer" / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace('"box"', '"fox"'))
     assert WanBackbone(copied).text_fingerprint != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("model_max_length", 12), ("pad_token", "</s>"), ("eos_token", "<unk>")]
+)
+def test_text_fingerprint_follows_length_padding_and_end(tiny_pipeline, copied, tmp_path, setting, value):
+    """They are in tokenizer_config.json alone; embeddings that were cached before would be stale."""
+    before = TextEmbeddingCache(tmp_path / "cache", WanBackbone(copied))
+    assert before.embed(["a red box"]).shape[1] == 24
+    file = copied / "tokenizer" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {setting: value}))
+    after = TextEmbeddingCache(tmp_path / "cache", WanBackbone(copied))
+    assert after.folder != before.folder
+    assert WanBackbone(copied).text_fingerprint != WanBackbone(tiny_pipeline).text_fingerprint
+    if setting == "model_max_length":
+        assert torch.equal(after.embed(["a red box"]), WanBackbone(copied).encode_prompts(["a red box"]))
+    else:
+        with pytest.raises(CorruptFileError, match="id is"):
+            after.embed(["a red box"])
 
 
 @pytest.mark.parametrize("part", ["vae", "transformer", "text_encoder"])
@@ -153,3 +173,29 @@ def test_unknown_names_are_refused(monkeypatch, tmp_path):
         FileNotFoundError, match=r"nobody/nothing is no local folder, and .* cannot be fetched"
     ):
         WanBackbone("nobody/nothing")
+
+
+def test_of_a_repository_each_part_is_fetched_when_first_used(tiny_pipeline, tmp_path, monkeypatch):
+    """The hub is a folder, of which only what is asked for arrives."""
+    asked = []
+
+    def fetch(repo_id, *, revision=None, allow_patterns):
+        asked.append((repo_id, revision, tuple(allow_patterns)))
+        for pattern in allow_patterns:
+            for file in tiny_pipeline.glob(pattern):
+                (tmp_path / file.relative_to(tiny_pipeline)).parent.mkdir(exist_ok=True)
+                shutil.copy(file, tmp_path / file.relative_to(tiny_pipeline))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    backbone = load_video_backbone("owner/wan@v2")
+    assert not list(tmp_path.rglob("*.safetensors"))
+    latents, embeds = torch.randn(1, 4, 3, 8, 8), torch.randn(1, 24, 16)
+    with torch.no_grad():
+        velocity = backbone.velocity(latents, 0.5, embeds)
+        assert torch.equal(velocity, WanBackbone(tiny_pipeline).velocity(latents, 0.5, embeds))
+    assert {path.parent.name for path in tmp_path.rglob("*.safetensors")} == {"transformer"}
+    backbone.encode_prompts(["a red box"])
+    assert {(name, revision) for name, revision, _ in asked} == {("owner/wan", "v2")}
+    assert any("text_encoder/*.safetensors" in patterns for *_, patterns in asked)
+    assert not (tmp_path / "vae").exists() or not list((tmp_path / "vae").glob("*.safetensors"))

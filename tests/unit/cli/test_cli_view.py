@@ -53,6 +53,23 @@ def test_two_scenes_become_one_page(
     assert [scene["label"] for scene in scenes_of(page)] == ["stored"]
 
 
+def test_two_scenes_of_one_name_can_be_told_apart(scene_file: Path, tmp_path: Path) -> None:
+    files = [tmp_path / folder / scene_file.name for folder in ("base", "aligned")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes(scene_file.read_bytes())
+    beside = tmp_path / "aligned" / "again.scene.safetensors"
+    beside.write_bytes(scene_file.read_bytes())
+    page = tmp_path / "page.html"
+    for paths, labels in (
+        (files, ["base", "aligned"]),
+        ([files[1], beside], ["scene", "again"]),
+        ([files[0], files[0]], ["stored (1)", "stored (2)"]),
+    ):
+        assert main(["view", *map(str, paths), "--export", str(page), "--overwrite"]) == 0
+        assert [scene["label"] for scene in scenes_of(page)] == labels
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -149,20 +151,56 @@ def test_failed_rename_brings_the_old_folder_back(tmp_path: Path, monkeypatch: p
     assert names(tmp_path) == ["run"]
 
 
-def test_each_file_of_a_folder_is_flushed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed, flush = [], os.fsync
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is flushed, by name, and what is renamed, by its new name, in their order."""
+    order: list[tuple[str, str]] = []
+    flush, rename = os.fsync, os.replace
 
-    def recording(descriptor: int) -> None:
-        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+    def flushing(descriptor: int) -> None:
+        order.append(("flush", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
         flush(descriptor)
 
-    monkeypatch.setattr(os, "fsync", recording)
+    def renaming(source: Path, target: Path) -> None:
+        order.append(("rename", target.name))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(os, "replace", renaming)
+    return order
+
+
+def test_a_folder_is_flushed_once_before_its_name_and_the_name_after(
+    tmp_path: Path, done: list[tuple[str, str]]
+) -> None:
     with atomic_folder(tmp_path / "run") as folder:
         write_text(folder / "sub" / "a.txt", "x")
-        assert flushed == []
-    assert flushed.count("a.txt") == 1
-    assert flushed.count("sub") == 1
-    flushed.clear()
+        write_text(folder / "b.txt", "x")
+        assert {kind for kind, _ in done} == {"rename"}
+        done.clear()
+    assert done == [
+        *(("flush", name) for name in ("b.txt", folder.name, "a.txt", "sub")),
+        ("rename", "run"),
+        ("flush", tmp_path.name),
+    ]
+
+
+def test_a_file_is_flushed_before_its_name_and_the_name_after(
+    tmp_path: Path, done: list[tuple[str, str]]
+) -> None:
     write_text(tmp_path / "b.txt", "x")
-    assert flushed[0].endswith(".txt")
-    assert flushed[1] == tmp_path.name
+    (kind, temporary), *others = done
+    assert kind == "flush"
+    assert temporary.endswith(".txt")
+    assert others == [("rename", "b.txt"), ("flush", tmp_path.name)]
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_parents_that_are_made_are_flushed_before_they_are_filled(
+    tmp_path: Path, done: list[tuple[str, str]], atomic: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    with atomic(tmp_path / "runs" / "mine" / "b") as path:
+        assert done == [("flush", tmp_path.name), ("flush", "runs")]
+        if atomic is atomic_file:
+            path.touch()
+    assert done[-1] == ("flush", "mine")

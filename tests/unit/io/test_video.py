@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vggrpo.config import CorruptFileError
+from vggrpo.config import ConfigError, CorruptFileError
 from vggrpo.io import read_video, write_video
 
 
@@ -100,7 +100,20 @@ def test_truncated_mp4(tmp_path: Path, share: float) -> None:
     write_video(path, gradient_clip(), 8)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CorruptFileError, match=r"a\.mp4 is truncated or not a video file"):
+    with pytest.raises(
+        CorruptFileError, match=r"a\.mp4 is truncated or not a video file .*; get a fresh copy"
+    ):
+        read_video(path)
+
+
+def test_a_codec_without_a_decoder(tmp_path: Path) -> None:
+    """As for a build of FFmpeg without one: the codec's four letters are nobody's."""
+    path = tmp_path / "a.mp4"
+    write_video(path, gradient_clip(), 8)
+    content = path.read_bytes()
+    assert content.count(b"avc1") == 2  # a brand of the file, then the kind of its samples
+    path.write_bytes(content[: content.rindex(b"avc1")] + b"zzz9" + content[content.rindex(b"avc1") + 4 :])
+    with pytest.raises(ConfigError, match=r"no decoder for .*a\.mp4; re-encode it, ffmpeg -i .*install PyAV"):
         read_video(path)
 
 

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_a_pipelines_report_names_every_tensor_that_does_not_fit(tmp_path, kind)
     tensors["blocks.7.extra"] = missing
     tensors["proj_out.weight"] = tensors["proj_out.weight"][:-1].contiguous()
     save_file(tensors, folder / TRANSFORMER)
-    report = report_weights(folder)
+    (report,) = report_weights(folder)
     assert not report.fits
     text = "\n".join(report.lines())
     assert "blocks.1.attn1.to_q.weight is missing" in text
@@ -176,7 +177,7 @@ def test_the_command_reports_on_weights(tiny_pipeline, tmp_path, capsys):
     assert main(["doctor", "--weights", str(tiny_pipeline)]) == 0
     assert "everything fits" in capsys.readouterr().out
     assert main(["doctor", "--weights", str(tmp_path / "nowhere.pth")]) == 2
-    assert "nowhere.pth is neither a geometry model" in capsys.readouterr().err
+    assert "nowhere.pth is neither a model, nor a file or folder" in capsys.readouterr().err
     (tmp_path / "empty.safetensors").write_bytes(b"")
     assert main(["doctor", "--weights", str(tmp_path / "empty.safetensors")]) == 1
     assert "error: " in capsys.readouterr().err
@@ -185,7 +186,90 @@ def test_the_command_reports_on_weights(tiny_pipeline, tmp_path, capsys):
     assert "does not fit: " in capsys.readouterr().out
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match=r"no network that is known here"):
-        report_weights(tmp_path / "other.safetensors")
+        list(report_weights(tmp_path / "other.safetensors"))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Hugging Face's cache: a function that puts parts of a folder there as a repository's."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def add(repository: str, folder: Path, *patterns: str) -> None:
+        place = tmp_path / "cache" / f"models--{repository.replace('/', '--')}"
+        (place / "refs").mkdir(parents=True, exist_ok=True)
+        (place / "refs" / "main").write_text("0123abc")
+        for file in (file for pattern in patterns for file in folder.glob(pattern)):
+            copy = place / "snapshots" / "0123abc" / file.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+
+    return add
+
+
+def test_weights_that_are_not_here_are_no_fault(cache, capsys):
+    assert main(["doctor", "--weights", "wan2.2-5b", "any4d", "someone/wan@v2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("beforehand: hf download Wan-AI/Wan2.2-TI2V-5B-Diffusers")
+    assert lines[1].endswith("beforehand: hf download airlabshare/any4d-checkpoint any4d_4v_combined.pth")
+    assert lines[2].endswith("beforehand: hf download someone/wan --revision v2")
+    assert all("not here; downloaded when first used" in line for line in lines)
+    assert main(["doctor", "--weights", "wan2.2-5"]) == 2
+    assert "did you mean wan2.2-5b?" in capsys.readouterr().err
+
+
+def test_names_of_two_models_and_folders_of_ours_are_reported(tmp_path, capsys):
+    assert main(["doctor", "--weights", "micro"]) == 0
+    shown = capsys.readouterr().out
+    assert ": WanPipeline" in shown
+    assert ": any4d" in shown
+    tiny_vggt().save_pretrained(tmp_path / "ours")
+    assert main(["doctor", "--weights", str(tmp_path / "ours")]) == 0
+    assert "model.safetensors: vggt" in capsys.readouterr().out
+    tensors = load_file(tmp_path / "ours" / "model.safetensors")
+    del tensors["aggregator.camera_token"]
+    save_file(tensors, tmp_path / "ours" / "model.safetensors")
+    assert main(["doctor", "--weights", str(tmp_path / "ours")]) == 1
+    assert "aggregator.camera_token is missing" in capsys.readouterr().out
+
+
+def test_a_repository_of_which_some_parts_are_here_is_no_fault(tiny_pipeline, cache, capsys):
+    """As training leaves it: of what it does not use nothing has been downloaded."""
+    known = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+    for name, repository in (("wan2.2-5b", known), (known, known), ("someone/wan", "someone/wan")):
+        cache(repository, tiny_pipeline, "*.json", "transformer/*", "vae/config.json")
+        assert main(["doctor", "--weights", name]) == 0
+        lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+        assert "transformer" in lines
+        assert "everything fits" in lines
+        for part in ("tokenizer", "vae", "text_encoder"):
+            assert f"{part} is not here yet; it is downloaded when first used" in lines
+    (finding,) = [f for f in weights.models("video") if f.subject.endswith("wan2.2-5b")]
+    assert (finding.status, finding.found) == (
+        "note",
+        "transformer here, tokenizer, vae, text_encoder not yet",
+    )
+    assert finding.remedy.endswith(f"hf download {known}")
+
+    cache(known, tiny_pipeline, "*/*")
+    assert main(["doctor", "--weights", known]) == 0
+    assert "not here yet" not in capsys.readouterr().out
+    (finding,) = [f for f in weights.models("video") if f.subject.endswith("wan2.2-5b")]
+    assert finding.status == "ok"
+
+
+def test_cached_geometry_models_are_reported(tmp_path, cache, capsys):
+    tiny_vggt().save_pretrained(tmp_path / "ours")
+    cache("someone/vggt", tmp_path / "ours", "config.json")
+    assert main(["doctor", "--weights", "someone/vggt"]) == 0
+    assert "not here; downloaded" in capsys.readouterr().out
+    cache("someone/vggt", tmp_path / "ours", "*")
+    assert main(["doctor", "--weights", "someone/vggt"]) == 0
+    assert "everything fits" in capsys.readouterr().out
+    save_file({"aggregator.camera_token": torch.zeros(1)}, tmp_path / "model.safetensors")
+    cache("facebook/VGGT-1B", tmp_path, "model.safetensors")
+    for name in ("vggt", "facebook/VGGT-1B"):
+        assert main(["doctor", "--weights", name]) == 1
+        assert "does not fit: " in capsys.readouterr().out
 
 
 def test_the_command_prints_a_line_for_everything(capsys):

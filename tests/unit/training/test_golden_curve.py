@@ -1,4 +1,4 @@
-"""A short training must draw the curve that is kept in tests/assets/golden.
+"""A short training with the objective of the micro recipe must draw the curve in tests/assets/golden.
 
 A change that is meant to change the numbers records it anew, and the new file shows by how much:
 
@@ -12,13 +12,29 @@ import pytest
 
 from tiny_models import tiny_latent_geometry
 from tiny_trainer import tiny_trainer
-from vggrpo.config import RewardSettings
+from vggrpo.config import TrainSettings, load_recipe
 from vggrpo.io import read_json, write_json
 from vggrpo.training.rewards import build_rewards
+from vggrpo.training.scoring import counted_weights
 
 GOLDEN = Path(__file__).resolve().parents[2] / "assets" / "golden" / "train_loss.json"
 RECORD = "VGGRPO_RECORD_GOLDEN"
 ITERATIONS = 3
+SIZES = {
+    "num_frames": 9,
+    "height": 16,
+    "width": 16,
+    "lora_rank": 4,
+    "lora_alpha": 8,
+    "group_size": 8,
+    "prompts_per_rollout": 2,
+    "iterations": ITERATIONS,
+    "train_steps": 5,
+    "rollout_batch": 4,
+    "update_batch": 4,
+    "precision": "float32",
+}
+"""All that differs from the recipe, the models and prompts aside."""
 CURVES = {
     "policy/loss": 2e-7,
     "policy/kl": 1e-9,
@@ -32,29 +48,19 @@ CURVES = {
 """Absolute tolerances. A loss is the small difference of large terms; one of 48 steps that falls on the other
 side of the clip range is .02."""
 RELATIVE = 2e-4
-"""Rounding in other batches moves the curves by 3e-6 (the loss by 2e-8), a KL weight of .06 in place of .05
-by 5e-2 (the loss by 6e-6)."""
+"""Rounding in other batches moves the curves by 9e-6 (the loss by 1e-8), a KL weight of .06 in place of .05
+by 4e-3 (the loss by 3e-7)."""
 
 
 def curve(pipeline: Path, output: Path, **changes: object) -> dict[str, list[float]]:
-    """The metrics of each iteration, with the objective and rewards of the micro recipe at tiny sizes."""
-    settings = {
-        "num_frames": 9,
-        "group_size": 8,
-        "updates_per_rollout": 2,
-        "iterations": ITERATIONS,
-        "lr": 2e-3,
-        "train_steps": 5,
-        "sde_window_length": 3,
-        "noise_scale": 0.3,
-        "clip_eps": 1e-5,
-        "kl_coef": 0.05,
-    }
-    trainer = tiny_trainer(pipeline, output, **(settings | changes))
+    """The metrics of each iteration."""
+    recipe = load_recipe("micro/train", TrainSettings, SIZES | changes)
+    values = recipe.model_dump(exclude={"base_model", "output"})
+    trainer = tiny_trainer(pipeline, output, **values)
     trainer.lgm = tiny_latent_geometry(trainer.policy.latent_spec)
-    trainer.weights = {"camera_motion": 0.5, "reprojection": 0.5}
-    options = {"relative": True, "exclude_own": True, "compare": "subpixel"}
-    trainer.rewards = build_rewards(RewardSettings.model_validate({"reprojection": options}))
+    rewards = build_rewards(recipe.rewards)
+    trainer.weights = counted_weights(recipe.reward_weights, rewards)
+    trainer.rewards = {name: rewards[name] for name in trainer.weights}
     trainer.train(until=ITERATIONS)
     records = trainer.run.read_metrics()
     return {name: [record[name] for record in records] for name in CURVES}

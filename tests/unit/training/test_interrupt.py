@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 
+from vggrpo.training import interrupt
 from vggrpo.training.interrupt import Stopped, deferred_stop, undone_if_stopped
 from vggrpo.training.ranks import Ranks
 
@@ -21,11 +22,29 @@ def test_the_first_signal_is_remembered_until_the_check(signum):
             stop.check()
 
 
-def test_a_second_signal_interrupts_at_once():
+def test_a_second_signal_interrupts_at_once(monkeypatch):
+    monkeypatch.setattr(interrupt, "SAME_SIGNAL_SECONDS", 0.0)
     with deferred_stop():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_that_a_launcher_passes_on_is_no_second_one():
+    with deferred_stop() as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped):
+            stop.check()
+
+
+def test_a_signal_that_another_rank_got_earlier_is_no_second_one(monkeypatch):
+    monkeypatch.setattr(interrupt, "SAME_SIGNAL_SECONDS", 0.0)
+    with deferred_stop() as stop:
+        assert stop.of_any(AskedElsewhere())
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped):
+            stop.check()
 
 
 def test_a_context_within_another_shares_its_request():
@@ -56,6 +75,13 @@ def test_work_that_is_stopped_ends_at_the_blocks_end():
         with pytest.raises(Stopped), stop.together(Ranks()):
             done.append("without a check")
     assert done == ["begun", "without a check"]
+
+
+class AskedElsewhere(Ranks):
+    """Another rank was asked to stop."""
+
+    def any(self, flag):
+        return True
 
 
 class SignalledMeanwhile(Ranks):

@@ -190,6 +190,32 @@ def test_the_average_is_the_recursion_with_a_warmed_up_decay():
     assert module.weight.item() == 11.0
 
 
+def test_a_loaded_average_stays_where_it_is():
+    """A checkpoint is read on the CPU, whatever the device of the training."""
+    module = nn.Linear(2, 1, bias=False)
+    average = WeightAverage(dict(module.named_parameters()), decay=0.5)
+    tensor = average.tensors["weight"]
+    average.load({"weight": torch.tensor([[3.0, 4.0]], dtype=torch.float64)})
+    assert average.tensors["weight"] is tensor
+    assert tensor.tolist() == [[3.0, 4.0]]
+
+
+def test_a_run_may_get_an_average_later(tmp_path):
+    without, path = settings(ema_decay=0.0, steps=6), tmp_path / "run"
+    plain = run(path, without)
+    start = {name: parameter.detach().clone() for name, parameter in plain.network.named_parameters()}
+    loop = settings(ema_decay=0.9, steps=7)
+    changes = ("loop.ema_decay", "loop.steps")
+    changed = PretrainSettings(output=path, loop=loop, resume=True, allow_changes=changes)
+    job = Regression(loop)
+    run_job(job, RunFolder.open(path, changed), loop)
+    saved = checkpoint_tensors(run_folder(path, loop, resume=True))
+    for name, value in start.items():
+        decay = min(0.9, 7 / 16)
+        expected = decay * value + (1 - decay) * saved["network.safetensors"][name]
+        torch.testing.assert_close(saved["average.safetensors"][f"network.{name}"], expected)
+
+
 def test_training_reduces_the_loss(tmp_path):
     loop = settings(steps=150, lr=0.03, checkpoint_every=1000, evaluate_every=1000, log_every=1)
     run(tmp_path / "long", loop)

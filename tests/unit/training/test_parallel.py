@@ -177,7 +177,7 @@ def test_the_layout_of_64_gpus(
 
 
 def test_shares_of_64_gpus(sixty_four: Ranks) -> None:
-    teams = [Ranks(rank, 64, context=2).members(64, slot=3) for rank in range(64)]
+    teams = [Ranks(rank, 64, context=2).members(64, number=3) for rank in range(64)]
     assert teams[::2] == teams[1::2]
     assert sorted(k for team in teams[::2] for k in team) == list(range(64))
 

@@ -50,6 +50,7 @@ def counted(run) -> float:
     "changes",
     [
         {"cfg_scale": 3.0},
+        {"cfg_scale": 3.0, "efficiency": {"cfg_batched": True}},
         {"cfg_scale": 1.0, "kl_coef": 0.0, "rollout_batch": 2, "update_batch": 2},
         {"cfg_scale": 1.0, "kl_coef": 0.0, "sde_window_length": 1, "off_window_coef": 0.1},
         {"cfg_scale": 1.0, "gradient_checkpointing": True, "sde_window_length": 1},
@@ -329,10 +330,13 @@ def test_flags_of_a_plan_need_a_dry_run(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["wan2.1-1.3b", "wan2.2-5b"])
 def test_plans_of_the_wan_recipes_need_no_weights_and_little_time(name):
-    start = time.process_time()
-    settings = load_recipe(f"{name}/train", TrainSettings)
-    plan = plan_training(settings, Assumptions(300, 80))
+    training = load_recipe(f"{name}/train", TrainSettings)
+    distillation = load_recipe(f"{name}/train-lgm", LGMSettings)
+    start = time.process_time()  # of one core, whatever else the machine does
+    plan = plan_training(training, Assumptions(300, 80))
+    between = time.process_time()
+    assert plan_lgm(distillation, Assumptions(300, 141)).problems == []
+    end = time.process_time()
     update = next(part for part in plan.phases if part.name == "update")
     assert 5 < update.memory / GIB < 60
-    assert plan_lgm(load_recipe(f"{name}/train-lgm", LGMSettings), Assumptions(300, 141)).problems == []
-    assert time.process_time() - start < 60
+    assert max(between - start, end - between) < 30

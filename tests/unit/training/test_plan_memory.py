@@ -2,14 +2,24 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from tiny_models import tiny_wan
+from tiny_models import tiny_vggt, tiny_wan
 from tiny_trainer import tiny_trainer
 from vggrpo.backbones import load_video_backbone
+from vggrpo.backbones.any4d import Any4D
 from vggrpo.backbones.pipelines.lora import add_lora
-from vggrpo.config import EfficiencySettings, LGMSettings, TrainSettings, load_recipe
+from vggrpo.backbones.vggt import VGGT
+from vggrpo.config import (
+    ConfigError,
+    CorruptFileError,
+    EfficiencySettings,
+    LGMSettings,
+    TrainSettings,
+    load_recipe,
+)
 from vggrpo.training.plan.counting import Known, empty_weights, measure, module_bytes, without_values
-from vggrpo.training.plan.models import VideoPlan
+from vggrpo.training.plan.models import VideoPlan, geometry_on_meta
 from vggrpo.training.plan.plan import efficiency_changes
 from vggrpo.training.plan.train import TrainPlanner, remedies
 from vggrpo.training.plan.train_lgm import LGMPlanner
@@ -43,6 +53,38 @@ def test_activations_on_the_cpu_leave_the_gpu_and_cost_no_operation(tiny_pipelin
     dim = plan.transformer.config.num_attention_heads * plan.transformer.config.attention_head_dim
     blocks = len(plan.transformer.blocks)
     assert kept.peak - moved.peak >= 2 * (blocks - 1) * tokens * dim * 4
+
+
+def test_guidance_in_one_pass_is_counted_with_its_memory(tiny_pipeline, settings):
+    plans = [
+        VideoPlan(str(tiny_pipeline), with_efficiency(settings, cfg_batched=batched), (9, 64, 64))
+        for batched in (False, True)
+    ]
+    with without_values():
+        for plan in plans:
+            empty_weights(plan.transformer)
+        two, one = (plan.denoise(2, True) for plan in plans)
+        unguided = [plan.denoise(2, False) for plan in plans]
+    assert one.flops == two.flops
+    assert unguided[0] == unguided[1]
+    assert 1.6 * two.peak < one.peak < 2.2 * two.peak
+
+    video = load_video_backbone(tiny_pipeline, efficiency=EfficiencySettings(cfg_batched=True))
+    latents, embeds = torch.randn(2, *plans[1].latent_shape), torch.randn(2, *plans[1].text_shape)
+    assert video.transformer is not None  # loading it is not measured
+    with torch.no_grad():
+        done = measure(lambda: video.velocity(latents, 0.5, embeds, embeds, 3.0))
+    assert one.peak == pytest.approx(done.peak, rel=0.1)
+    assert one.flops == pytest.approx(done.flops, rel=0.05)
+
+
+def test_guidance_in_two_passes_is_a_remedy(settings):
+    batched = with_efficiency(settings, cfg_batched=True)
+    first = next(remedy for remedy in remedies(batched) if "cfg" in remedy.flags)
+    assert first.flags.endswith("--efficiency.no-cfg-batched")
+    assert not first.settings.efficiency.cfg_batched
+    assert not remedies(batched)[-1].settings.efficiency.cfg_batched
+    assert not any("cfg" in remedy.flags for remedy in remedies(settings))
 
 
 @pytest.mark.parametrize("kind", ["wan2.1", "wan2.2"])
@@ -81,6 +123,33 @@ def test_remedies_end_with_what_changes_pixels(settings):
     assert last.efficiency == EfficiencySettings(offload=True, offload_activations=True, tiled_decoding=True)
     assert remedies(last) == []
     assert efficiency_changes(last.efficiency, ("offload", "tiled_decoding")) == []
+
+
+def test_a_geometry_model_on_the_disk_is_known_by_its_names(tmp_path, capsys):
+    """As `load_geometry_backbone` knows it, of the official dimensions; values of weights are not read."""
+    copy = tmp_path / "VGGT-1B"
+    copy.mkdir()
+    (copy / "config.json").write_text('{"img_size": 518, "patch_size": 14, "embed_dim": 1024}')
+    save_file({"aggregator.camera_token": torch.zeros(1)}, copy / "model.safetensors")
+    published = tmp_path / "any4d_4v_combined.pth"
+    torch.save(
+        {"model": {"encoder.model.cls_token": torch.zeros(1), "info_sharing.x": torch.zeros(1)}}, published
+    )
+    for place, network in ((copy, VGGT), (copy / "model.safetensors", VGGT), (published, Any4D)):
+        model = geometry_on_meta(str(place))
+        assert type(model) is network
+        assert model.config == network.config_type.official()
+    tiny_vggt().save_pretrained(tmp_path / "ours")
+    assert geometry_on_meta(str(tmp_path / "ours")).config == tiny_vggt().config
+
+    save_file({"decoder.weight": torch.zeros(1)}, copy / "model.safetensors")
+    with pytest.raises(ConfigError, match="holds no network that is known here"):
+        geometry_on_meta(str(copy))
+    (copy / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CorruptFileError, match=r"model\.safetensors is damaged"):
+        geometry_on_meta(str(copy))
+    with pytest.raises(ConfigError, match="only the weights of someone/vggt say which network it is"):
+        geometry_on_meta("someone/vggt")
 
 
 def test_a_latent_geometry_models_clips_need_one_part_at_a_time():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import WanPipeline
 
+from documented_metrics import undefined
 from vggrpo.backbones import load_geometry_backbone, load_video_backbone
 from vggrpo.backbones.wan import load_vae
 from vggrpo.config import ConfigError, GeometrySettings, VAESettings, VideoSettings
@@ -97,6 +98,10 @@ def vae_run(tmp_path_factory):
     return output, train_vae(vae_settings(output))
 
 
+def names_of(records):
+    return {name for record in records for name in record} - {"step"}
+
+
 def losses_of_repeated_step(job, steps, number=0):
     """The loss of one step's batch while training on nothing else; asserts that no gradient is NaN."""
     optimizers, losses = job.optimizers(), []
@@ -131,6 +136,7 @@ def test_vae_metrics(vae_run):
     assert {"loss", "vae/l1", "vae/kl", "vae/psnr_train"} <= set(records[0])
     assert [r["step"] for r in records if "vae/psnr" in r] == [4]
     assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
+    assert undefined(names_of(records)) == []
 
 
 def test_vae_loss_falls(tmp_path):
@@ -187,6 +193,7 @@ def test_video_model_trains_and_is_a_complete_pipeline(vae_run, tmp_path):
     folder = train_video(video_settings(tmp_path / "run", vae_run[1]))
     records = read_records(tmp_path / "run" / "metrics.jsonl")
     assert [r["step"] for r in records if "video/validation_loss" in r] == [4]
+    assert undefined(names_of(records)) == []
     WanPipeline.from_pretrained(folder)
     backbone = load_video_backbone(folder)
     embeds = backbone.encode_prompts(["a red box"])
@@ -207,6 +214,8 @@ def test_geometry_model_trains_and_its_folder_loads(tmp_path):
     assert {"geometry/validation_rotation_deg", "geometry/validation_moving_epe"} <= set(evaluation)
     dense = [r["step"] for r in records if "geometry/rays" in r]
     assert dense == [1, 3]
+    assert {"geometry/attention", "geometry/confidence"} <= names_of(records)
+    assert undefined(names_of(records)) == []
     scene = load_geometry_backbone(folder)(torch.rand(1, 2, 16, 16, 3))
     assert scene.depth_z.shape == (1, 2, 16, 16)
 

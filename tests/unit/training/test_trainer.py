@@ -55,8 +55,9 @@ def test_before_the_first_update_the_ratio_is_one_and_the_kl_zero(make_trainer):
     assert metrics["policy/clip_frac"] == 0.0
 
 
-def test_with_guidance_too(make_trainer):
-    metrics = make_trainer(cfg_scale=3.0).step()
+@pytest.mark.parametrize("batched", [False, True])
+def test_with_guidance_too(make_trainer, batched):
+    metrics = make_trainer(cfg_scale=3.0, efficiency={"cfg_batched": batched}).step()
     assert metrics["policy/ratio_deviation"] <= 1e-6
     assert metrics["policy/kl"] == 0.0
 

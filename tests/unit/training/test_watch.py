@@ -13,7 +13,7 @@ from diffusers import WanPipeline
 from vggrpo.config import AlarmError
 from vggrpo.evaluation import Alarm, Evaluated, EvaluationRecords, bootstrap_mean
 from vggrpo.evaluation.alarms import MEANINGS
-from vggrpo.io import load_tensors, read_json
+from vggrpo.io import load_tensors, read_json, write_json
 from vggrpo.training.trainer import VGGRPOTrainer
 from vggrpo.training.watch import Watch
 
@@ -211,6 +211,21 @@ def test_what_stops_a_run_says_why_where_the_policies_are_and_how_to_go_on(
         f"--resume --no-stop-on-alarm --output {watch.run.path}",
     ):
         assert words in str(error)
+
+
+def test_of_a_run_that_goes_on_earlier_only_what_is_later_goes(watch: Watch) -> None:
+    observe(watch, {})
+    kept = best(watch)
+    assert kept is not None
+    assert kept["iteration"] == 10
+    write_json(watch.run.path / "alarms.json", [{"iteration": i} for i in (10, 20, 30)])
+    watch.forget_after(20)
+    assert read_json(watch.run.path / "alarms.json") == [{"iteration": 10}, {"iteration": 20}]
+    assert best(watch) == kept
+    watch.forget_after(9)
+    assert best(watch) is None
+    assert not (watch.run.path / "best").exists()
+    assert read_json(watch.run.path / "alarms.json") == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from exact_scenes import HEIGHT, WIDTH, exact_scene
 
 import headless_chromium
@@ -240,11 +241,37 @@ def test_playing_goes_on_by_itself_and_comes_round(viewer: Viewer) -> None:
         seen.add(viewer.get("v.currentViews()[0]"))
         time.sleep(0.05)
     assert seen == {0, 1, 2}
-    assert viewer.get("v.currentViews()").__len__() == 2
     viewer.press("Pause")
     view = viewer.get("v.place")
     time.sleep(0.4)
     assert viewer.get("v.place") == view
+
+
+@pytest.mark.parametrize(("speed", "place"), [("0.25", 0.25), ("1", 1.0), ("2", 2.0)])
+def test_it_plays_at_the_chosen_speed(viewer: Viewer, speed: str, place: float) -> None:
+    """Views lie half a second apart, so that half a second brings the next one at speed 1."""
+    viewer.get(
+        f"(v.rate.value = '{speed}', v.rate.dispatchEvent(new Event('change')), v.playing = true,"
+        " cancelAnimationFrame(v.pending), v.last = 1000, v.frame(1250), v.frame(1500),"
+        " v.playing = false, v.last = undefined, v.rate.value = '1')"
+    )
+    assert viewer.get("v.place") == pytest.approx(place)
+    viewer.get("v.speed = 1")
+
+
+def test_both_scenes_show_the_same_time(viewer: Viewer) -> None:
+    for view in range(3):
+        viewer.set("View", view)
+        assert viewer.get("v.currentViews()") == [view, view]
+        times = viewer.get("v.scenes.map((scene, i) => scene.times[v.currentViews()[i]])")
+        assert times == [view / 2, view / 2]
+        assert viewer.get("v.clock.textContent") == f"{view / 2:.2f} s · {view + 1}/3"
+
+
+def test_a_shorter_scene_starts_and_ends_with_a_longer_one(viewer: Viewer) -> None:
+    for place, views in ((0, [0, 0]), (3, [3, 1]), (6, [6, 2])):
+        shown = f"v.currentViews.call({{views: 7, place: {place}, scenes: [{{views: 7}}, {{views: 3}}]}})"
+        assert viewer.get(shown) == views
 
 
 def test_mouse_and_keys_move_the_shared_camera_and_the_time(viewer: Viewer) -> None:
@@ -276,6 +303,22 @@ def test_mouse_and_keys_move_the_shared_camera_and_the_time(viewer: Viewer) -> N
 def test_nothing_is_loaded_and_nothing_complained(viewer: Viewer) -> None:
     assert [url for url in viewer.page.requests if not url.startswith(("data:", "file:", "blob:"))] == []
     assert viewer.page.console == []
+
+
+def test_every_frustum_holds_its_picture(tmp_path: Path) -> None:
+    """Pictures of one colour each, and no points: what is left of a colour is its picture."""
+    colours = np.array([[230, 30, 30], [30, 200, 30], [40, 60, 230]], dtype=np.uint8)
+    scene = exact_scene()
+    flat = torch.from_numpy(colours)[:, None, None].expand_as(scene.colours).contiguous()
+    write_scene_page(tmp_path / "scene.html", [replace(scene, colours=flat)])
+    with headless_chromium.Page(tmp_path / "profile", 900, 560) as page:
+        page.open(tmp_path / "scene.html", READY)
+        viewer = Viewer(page)
+        viewer.press("Pause")
+        viewer.get("(Object.assign(v.options, {confidence: 2, flow: false}), v.seek(1))")
+        shown = viewer.picture().astype(int)
+    for colour in colours:
+        assert (np.abs(shown - colour).max(axis=-1) < 60).sum() > 50
 
 
 def test_scenes_in_a_page_start_when_they_come_near(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from transformers import T5EncoderModel
 
 from vggrpo.backbones.base import LatentSpec
 from vggrpo.backbones.ltx.schedule import SigmaGrid
-from vggrpo.backbones.ltx.text import attention_mask, encode_text
+from vggrpo.backbones.ltx.text import MAX_TEXT_LENGTH, attention_mask, encode_text
 from vggrpo.backbones.ltx.vae import decode_frames, encode_frames, read_latent_spec
 from vggrpo.backbones.pipelines import PipelineBackbone
 from vggrpo.flow import SigmaSchedule
@@ -30,6 +30,7 @@ class LTXBackbone(PipelineBackbone):
     transformer_class = LTXVideoTransformer3DModel
     vae_class = AutoencoderKLLTXVideo
     text_encoder_class = T5EncoderModel
+    max_text_length = MAX_TEXT_LENGTH
 
     _patch_size = (1, 1)
 

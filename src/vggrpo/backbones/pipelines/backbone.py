@@ -23,7 +23,7 @@ from vggrpo.backbones.pipelines.efficiency import (
     use_attention_backend,
 )
 from vggrpo.backbones.pipelines.source import PipelineSource, fingerprint, load_module
-from vggrpo.backbones.pipelines.tokens import check_token_ids, load_tokenizer
+from vggrpo.backbones.pipelines.tokens import check_token_ids, load_tokenizer, own_rules
 from vggrpo.config.base import EfficiencySettings
 from vggrpo.config.errors import ConfigError
 
@@ -60,6 +60,8 @@ class PipelineBackbone(VideoBackbone):
     transformer_class: ClassVar[Any]
     vae_class: ClassVar[Any]
     text_encoder_class: ClassVar[Any]
+    max_text_length: ClassVar[int]
+    """Tokens of a prompt at most; a tokenizer with a smaller `model_max_length` has its own."""
     shares_tokens: ClassVar[bool] = False
     """Whether diffusers' way to share out the denoiser's tokens was found to give the right gradients."""
 
@@ -147,8 +149,11 @@ class PipelineBackbone(VideoBackbone):
 
     @cached_property
     def text_fingerprint(self) -> str:
-        files = fingerprint(self.source.folder("tokenizer"), self.source.folder("text_encoder"))
-        return hashlib.sha256(f"{files} {self.weight_dtype}".encode()).hexdigest()
+        tokens = self.source.folder("tokenizer")
+        files = fingerprint(tokens, self.source.folder("text_encoder"))
+        encoder = self.source.config("text_encoder")
+        rules = own_rules(tokens, self.tokenizer, self.max_text_length, encoder)
+        return hashlib.sha256(f"{files} {self.weight_dtype}{rules}".encode()).hexdigest()
 
     @cached_property
     def _denoiser_fingerprint(self) -> str:
@@ -222,7 +227,7 @@ class PipelineBackbone(VideoBackbone):
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         spec: LatentSpec = self.latent_spec
-        shape = spec.latent_shape(num_frames, height, width)
+        # First, since the denoiser's multiple is one of the autoencoder's.
         patch_height, patch_width = self._patch_size
         for name, side, patch in (("height", height, patch_height), ("width", width, patch_width)):
             multiple = spec.spatial_stride * patch
@@ -232,7 +237,7 @@ class PipelineBackbone(VideoBackbone):
                     f"{name} is {side}, but the denoiser needs a multiple of {multiple}; "
                     f"use {lower or multiple} or {lower + multiple}"
                 )
-        return shape
+        return spec.latent_shape(num_frames, height, width)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         with torch.no_grad():
@@ -261,23 +266,29 @@ class PipelineBackbone(VideoBackbone):
             )
         self._check_levels(levels)
         levels = levels.float().expand(batch_size).to(latents.device)
-        velocity = self._one_pass(latents, levels, prompt_embeds, "prompt_embeds")
+        embeds = _of_batch(prompt_embeds, batch_size, "prompt_embeds")
         if cfg_scale == 1.0:
-            return velocity
+            return self._one_pass(latents, levels, embeds)
         if negative_prompt_embeds is None:
             raise ValueError(
                 f"cfg_scale is {cfg_scale:g}, which needs negative_prompt_embeds; encode the negative prompt "
                 "(for example the empty one), or use cfg_scale 1"
             )
-        unguided = self._one_pass(latents, levels, negative_prompt_embeds, "negative_prompt_embeds")
+        negative = _of_batch(negative_prompt_embeds, batch_size, "negative_prompt_embeds")
+        if self.efficiency.cfg_batched:
+            if negative.shape != embeds.shape:
+                raise ValueError(
+                    f"negative_prompt_embeds have {negative.shape[1]} tokens and prompt_embeds "
+                    f"{embeds.shape[1]}: with efficiency.cfg_batched both must have the same number"
+                )
+            both = self._one_pass(torch.cat([latents] * 2), levels.repeat(2), torch.cat([embeds, negative]))
+            velocity, unguided = both.chunk(2)
+        else:
+            velocity = self._one_pass(latents, levels, embeds)
+            unguided = self._one_pass(latents, levels, negative)
         return unguided + cfg_scale * (velocity - unguided)
 
-    def _one_pass(self, latents: Tensor, sigma: Tensor, embeds: Tensor, name: str) -> Tensor:
-        if embeds.ndim != 3 or len(embeds) not in (1, len(latents)):
-            raise ValueError(
-                f"{name} has shape {tuple(embeds.shape)}, expected [B, L, D] with B = {len(latents)} or 1"
-            )
-        embeds = embeds.expand(len(latents), -1, -1)
+    def _one_pass(self, latents: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         enabled = self.precision == "bfloat16"
         with (
             torch.autocast(latents.device.type, torch.bfloat16, enabled=enabled),
@@ -368,3 +379,12 @@ class PipelineBackbone(VideoBackbone):
             self._in_use = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _of_batch(embeds: Tensor, batch_size: int, name: str) -> Tensor:
+    """Text embeddings of each sample [B, L, D], of as many or of a single one."""
+    if embeds.ndim != 3 or len(embeds) not in (1, batch_size):
+        raise ValueError(
+            f"{name} has shape {tuple(embeds.shape)}, expected [B, L, D] with B = {batch_size} or 1"
+        )
+    return embeds.expand(batch_size, -1, -1)

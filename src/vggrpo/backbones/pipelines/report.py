@@ -28,10 +28,12 @@ class PipelineReport:
     pipeline: str
     """Its class in diffusers."""
     parts: Mapping[str, KeyReport]
+    absent: tuple[str, ...] = ()
+    """Parts of a repository that are not on this machine yet."""
 
     @property
     def fits(self) -> bool:
-        """Whether every part loads, with nothing unexplained."""
+        """Whether every part that is here loads, with nothing unexplained."""
         return all(keys.fits for keys in self.parts.values())
 
     @property
@@ -44,14 +46,17 @@ class PipelineReport:
         lines = [f"{self.path}: {self.pipeline}"]
         for part, keys in self.parts.items():
             lines += [f"  {part}", *(f"    {line}" for line in keys.lines())]
+        lines += [f"  {part} is not here yet; it is downloaded when first used" for part in self.absent]
         return lines
 
 
-def pipeline_report(folder: Path) -> PipelineReport:
+def pipeline_report(folder: Path, partial: bool = False) -> PipelineReport:
     """Compares names and shapes in the weight files of a pipeline with its configurations.
 
+    `partial`: the folder is what has been downloaded of a repository so far, and may lack parts.
+
     Raises:
-        FileNotFoundError: if a part, one of its files, or the tokenizer is missing.
+        FileNotFoundError: if a part, one of its files, or the tokenizer is missing, and it is not `partial`.
         CorruptFileError: if a file is damaged.
         ConfigError: if the pipeline is of a class that is not known here.
     """
@@ -59,10 +64,19 @@ def pipeline_report(folder: Path) -> PipelineReport:
     pipeline = source.index.get("_class_name")
     if pipeline not in FAMILIES:
         raise ConfigError(f"{folder} is a {pipeline}; known here are {', '.join(FAMILIES)}")
-    load_tokenizer(source.folder("tokenizer"))
-    builders = _builders(FAMILIES[pipeline])
-    parts = {part: _part_report(build, source.folder(part)) for part, build in builders.items()}
-    return PipelineReport(folder, pipeline, parts)
+    parts: dict[str, KeyReport] = {}
+    absent: list[str] = []
+    for part, build in {"tokenizer": None, **_builders(FAMILIES[pipeline])}.items():
+        try:
+            if build is None:
+                load_tokenizer(source.folder(part))
+            else:
+                parts[part] = _part_report(build, source.folder(part))
+        except FileNotFoundError:
+            if not partial:
+                raise
+            absent.append(part)
+    return PipelineReport(folder, pipeline, parts, tuple(absent))
 
 
 def _builders(family: type[PipelineBackbone]) -> Mapping[str, Callable[[dict[str, Any]], nn.Module]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerFast, T5TokenizerFast
 
-from vggrpo.backbones.pipelines.source import SENTENCEPIECE_FILE, TOKENIZER_FILE
+from vggrpo.backbones.pipelines.source import SENTENCEPIECE_FILE, TOKENIZER_FILE, read_json
 from vggrpo.config.errors import ConfigError, CorruptFileError
 
 
@@ -86,6 +86,20 @@ def tokenize(
         truncation=True,
         return_tensors="pt",
     )
+
+
+def own_rules(folder: Path, tokenizer: PreTrainedTokenizerFast, most: int, text_encoder: Any) -> str:
+    """Where the files beside tokenizer.json depart from it and from the text encoder's configuration: in the
+    length of a text, and in the ids of padding and end. Empty if they do not."""
+    file = folder / TOKENIZER_FILE
+    saved = read_json(file) if file.is_file() else {}
+    usual = min(most, (saved.get("truncation") or {}).get("max_length", most))
+    rules = (
+        ("length", text_length(tokenizer, most), usual),
+        ("pad", tokenizer.pad_token_id, text_encoder.get("pad_token_id")),
+        ("end", tokenizer.eos_token_id, text_encoder.get("eos_token_id")),
+    )
+    return "".join(f" {name} {value}" for name, value, expected in rules if value != expected)
 
 
 def text_length(tokenizer: PreTrainedTokenizerFast, most: int) -> int:

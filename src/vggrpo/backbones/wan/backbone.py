@@ -10,7 +10,7 @@ from transformers import UMT5EncoderModel
 from vggrpo.backbones.base import LatentSpec
 from vggrpo.backbones.pipelines import PipelineBackbone
 from vggrpo.backbones.wan.schedule import configured_flow_shift, predicts_clean_latents
-from vggrpo.backbones.wan.text import encode_text
+from vggrpo.backbones.wan.text import MAX_TEXT_LENGTH, encode_text
 from vggrpo.backbones.wan.vae import decode_frames, encode_frames, read_latent_spec
 from vggrpo.flow import SigmaSchedule
 
@@ -22,6 +22,7 @@ class WanBackbone(PipelineBackbone):
     transformer_class = WanTransformer3DModel
     vae_class = AutoencoderKLWan
     text_encoder_class = UMT5EncoderModel
+    max_text_length = MAX_TEXT_LENGTH
     shares_tokens = True
 
     predicts_clean: bool

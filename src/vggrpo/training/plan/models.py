@@ -1,10 +1,8 @@
 """The models of a plan: the real classes at their real dimensions, on the meta device."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -12,10 +10,9 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from vggrpo.backbones import GeometryBackbone, LatentSpec
-from vggrpo.backbones.geometry_loading import NETWORKS
-from vggrpo.backbones.network_backbone import NetworkBackbone
+from vggrpo.backbones.checkpoint import checkpoint_names
+from vggrpo.backbones.geometry_loading import NETWORKS, identify_network, locate_weights, own_network
 from vggrpo.backbones.pipelines import lora
-from vggrpo.backbones.storage import CONFIG_FILE, read_config
 from vggrpo.backbones.wan.official import pipeline_shape
 from vggrpo.backbones.wan.vae import WAN21_STRIDES
 from vggrpo.config import ConfigError, ModelRunSettings, resolve_model
@@ -133,11 +130,20 @@ class VideoPlan:
         """As `WanBackbone.velocity`, of whole clips."""
         latents, timesteps = self.latents(batch), torch.empty(batch)
         embeds = torch.empty(batch, *self.text_shape)
-        with autocast(self.precision), saved_elsewhere(self.efficiency.offload_activations):
-            velocity = self.transformer(latents, timesteps, embeds, return_dict=False)[0].float()
-            if not guided:
-                return velocity
-            unguided = self.transformer(latents, timesteps, embeds, return_dict=False)[0].float()
+
+        def one_pass(times: int) -> Tensor:
+            inputs: tuple[Tensor, ...] = (latents, timesteps, embeds)
+            if times > 1:
+                inputs = tuple(torch.cat([tensor] * times) for tensor in inputs)
+            with autocast(self.precision), saved_elsewhere(self.efficiency.offload_activations):
+                return self.transformer(*inputs, return_dict=False)[0].float()
+
+        if not guided:
+            return one_pass(1)
+        if self.efficiency.cfg_batched:
+            velocity, unguided = one_pass(2).chunk(2)
+        else:
+            velocity, unguided = one_pass(1), one_pass(1)
         return unguided + 2.0 * (velocity - unguided)
 
     def _over_blocks(self, run: Callable[[], object]) -> Cost:
@@ -196,19 +202,24 @@ class GeometryPlan:
 
 
 def geometry_on_meta(name: str) -> GeometryBackbone:
-    """A geometry model by name, or in a folder of ours.
+    """A geometry model by name, in a folder, or in a weight file; reads no values of weights.
 
     Raises:
-        ConfigError: if there is no such model, or only its weights know its dimensions.
+        ConfigError: if there is no such model, or it is in a repository whose weights alone say which it is.
+        FileNotFoundError, CorruptFileError: if its files are missing or damaged.
     """
     source = resolve_model(name, "geometry")
-    if source.folder is not None and (source.folder / CONFIG_FILE).is_file():
-        return _from_folder(source.folder)
-    if source.network is None:
-        raise ConfigError(
-            f"only the weights of {name} say which network it is; plan with any4d or vggt instead"
-        )
-    network = NETWORKS[source.network]
+    if source.folder is not None and (own := own_network(source, source.folder)) is not None:
+        return own.meta_from_pretrained(source.folder)
+    model_type = source.network
+    if model_type is None:
+        if source.folder is None:
+            raise ConfigError(
+                f"only the weights of {name} say which network it is; plan with any4d or vggt instead"
+            )
+        path = locate_weights(source)
+        model_type = identify_network(checkpoint_names(path), path)
+    network = NETWORKS[model_type]
     return network.on_meta(network.config_type.official())
 
 
@@ -238,23 +249,13 @@ def saved_on_meta(folder: Path, video: VideoPlan) -> LatentGeometryModel:
     config = read_lgm_config(folder)
     with torch.device("meta"):
         connector = Connector.from_config(config["connector"])
-    geometry = _from_folder(folder / GEOMETRY_FOLDER)
+    geometry = geometry_on_meta(str(folder / GEOMETRY_FOLDER))
     try:
         return LatentGeometryModel(
             geometry, connector, config["stitch_point"], video.latent_spec, "plan", "plan"
         )
     except ValueError as error:
         raise ConfigError(f"{folder} is the latent geometry model of another video model: {error}") from error
-
-
-def _from_folder(folder: Path) -> NetworkBackbone:
-    content: Mapping[str, Any] = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    network = NETWORKS[content["model_type"]]
-    config, dropped_before = read_config(folder, network.config_type)
-    model = network.on_meta(config)
-    if dropped_before is not None:
-        model.drop_before(dropped_before)
-    return model
 
 
 def _hold_in(transformer: nn.Module, dtype: torch.dtype) -> None:

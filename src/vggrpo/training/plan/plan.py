@@ -136,13 +136,14 @@ def problems(
 def efficiency_changes(
     efficiency: EfficiencySettings, names: Sequence[str]
 ) -> list[tuple[str, dict[str, object]]]:
-    """Flags and values that switch on those of the named efficiency settings that are off, one after the
-    other, each with those before."""
+    """Flags and values that switch those of the named efficiency settings that cost memory to what costs
+    less, one after the other, each with those before."""
     changes: list[tuple[str, dict[str, object]]] = []
     flags: list[str] = []
     for name in names:
-        if not getattr(efficiency, name):
-            efficiency = efficiency.model_copy(update={name: True})
-            flags.append(f"--efficiency.{name.replace('_', '-')}")
+        frugal = name != "cfg_batched"
+        if getattr(efficiency, name) != frugal:
+            efficiency = efficiency.model_copy(update={name: frugal})
+            flags.append(f"--efficiency.{'' if frugal else 'no-'}{name.replace('_', '-')}")
             changes.append((" ".join(flags), {"efficiency": efficiency}))
     return changes

@@ -94,14 +94,14 @@ class TrainPlanner:
         again."""
         s, video, memory = self.settings, self.video, self.settings.efficiency
         precision, known = (s.precision, s.weights), {} if known is None else known
-        update = (s.update_batch, s.gradient_checkpointing, memory.offload_activations)
+        update = (s.update_batch, s.gradient_checkpointing, memory.offload_activations, memory.cfg_batched)
         with without_values():
             empty_weights(video.transformer, video.vae, self.lgm.model, self.teacher.model)
             return TrainCosts(
                 rollout=self._of_a_team(
                     once(
                         known,
-                        ("rollout", precision, s.rollout_batch),
+                        ("rollout", precision, s.rollout_batch, memory.cfg_batched),
                         lambda: video.denoise(s.rollout_batch, self.guided),
                     )
                 ),
@@ -276,7 +276,8 @@ def remedies(settings: TrainSettings) -> list[Remedy[TrainSettings]]:
         half: dict[str, object] = {"precision": "bfloat16", "weights": "bfloat16"}
         changes.append(("--precision bfloat16 --weights bfloat16", half))
     offload = () if settings.lockstep else ("offload",)
-    changes += efficiency_changes(settings.efficiency, (*offload, "offload_activations", "tiled_decoding"))
+    names = ("cfg_batched", *offload, "offload_activations", "tiled_decoding")
+    changes += efficiency_changes(settings.efficiency, names)
     return stacked(settings, changes)
 
 

@@ -97,7 +97,9 @@ class LGMPlanner:
             )
             return LGMCosts(
                 denoise=once(
-                    known, ("denoise", precision, size), lambda: video.denoise(size, s.cfg_scale != 1.0)
+                    known,
+                    ("denoise", precision, size, s.efficiency.cfg_batched),
+                    lambda: video.denoise(size, s.cfg_scale != 1.0),
                 ),
                 decode=once(known, ("decode", s.efficiency.tiled_decoding), video.decode),
                 encode=once(known, "encode", video.encode),
@@ -224,5 +226,6 @@ def remedies(settings: LGMSettings) -> list[Remedy[LGMSettings]]:
     if settings.weights == "float32":
         half: dict[str, object] = {"precision": "bfloat16", "weights": "bfloat16"}
         changes.append(("--precision bfloat16 --weights bfloat16", half))
-    changes += efficiency_changes(settings.efficiency, ("offload", "offload_activations", "tiled_decoding"))
+    names = ("cfg_batched", "offload", "offload_activations", "tiled_decoding")
+    changes += efficiency_changes(settings.efficiency, names)
     return stacked(settings, changes)

@@ -41,7 +41,7 @@ function projectionMatrix(slope, aspect) {
 // A camera that circles a target; shared by all panes.
 class Orbit {
   constructor(target, radius) {
-    this.home = { target, distance: (0.84 * radius) / Math.sin(FIELD / 2), yaw: 0.45, pitch: 0.36 };
+    this.home = { target, distance: (0.8 * radius) / Math.sin(FIELD / 2), yaw: 0.3, pitch: 0.28 };
     this.reset();
   }
 

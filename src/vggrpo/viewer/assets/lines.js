@@ -23,14 +23,16 @@ function frustum(scene, view, reach, tint) {
   ]);
 }
 
-// The frusta of some views, the current one left out.
-function frustumLines(scene, current) {
-  const segments = [];
+// The views whose cameras are always drawn, evenly spread.
+function framedViews(scene) {
   const stride = Math.ceil(scene.views / MOST_FRUSTA);
-  for (let view = 0; view < scene.views; view += stride) {
-    if (view !== current) segments.push(...frustum(scene, view, FRUSTUM, [0.78, 0.8, 0.85, 0.26]));
-  }
-  return segments;
+  return Array.from({ length: Math.ceil(scene.views / stride) }, (_, i) => i * stride);
+}
+
+// Their frusta, the current one left out.
+function frustumLines(scene, current) {
+  const others = framedViews(scene).filter((view) => view !== current);
+  return others.flatMap((view) => frustum(scene, view, FRUSTUM, [0.78, 0.8, 0.85, 0.26]));
 }
 
 // The camera's path, in the colour of its acceleration; what is still to come is dim.

@@ -1,10 +1,10 @@
 // Draws scenes into the panes of one canvas. `state` is what the controls hold (see element.js).
 
-const FRUSTUM = 0.07;
+const FRUSTUM = 0.1;
 const OWN_FRUSTUM = 0.2;
 const LINE_FLOATS = 7;
 const SEGMENT_VERTICES = 6;
-const SPLAT_OVERLAP = 1.45;
+const SPLAT_OVERLAP = 1.75;
 const LARGEST_SPLAT = 64;
 
 class Renderer {
@@ -228,13 +228,17 @@ class Renderer {
       this.drawLines(arrowLines(entry.scene, current, look.eye), look, pane, 1.4);
     }
     if (!state.cameras || state.through) return;
-    this.drawPicture(entry, look, current);
+    for (const view of framedViews(entry.scene)) {
+      if (view !== current) this.drawPicture(entry, look, view, FRUSTUM, 0.8);
+    }
+    this.drawPicture(entry, look, current, OWN_FRUSTUM, 0.94);
     this.drawLines(frustumLines(entry.scene, current), look, pane, 1);
     this.drawLines(frustum(entry.scene, current, OWN_FRUSTUM, [1, 1, 1, 0.95]), look, pane, 1.8);
     this.drawLines(pathLines(entry.scene, current), look, pane, 3);
   }
 
-  drawPicture({ scene, pictures }, look, view) {
+  // The picture of a view in its frustum, at distance `reach` from the camera.
+  drawPicture({ scene, pictures }, look, view, reach, opacity) {
     const { gl } = this;
     const { program, at } = this.picture;
     gl.useProgram(program);
@@ -245,8 +249,8 @@ class Renderer {
     gl.uniformMatrix4fv(at.view, false, look.view);
     gl.uniformMatrix4fv(at.projection, false, look.projection);
     gl.uniform1f(at.layer, view);
-    gl.uniform1f(at.opacity, 0.94);
-    const [, topLeft, topRight, bottomRight, bottomLeft] = frustumCorners(scene, view, OWN_FRUSTUM);
+    gl.uniform1f(at.opacity, opacity);
+    const [, topLeft, topRight, bottomRight, bottomLeft] = frustumCorners(scene, view, reach);
     gl.uniform3fv(at.corners, [topLeft, topRight, bottomLeft, bottomRight].flat());
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }

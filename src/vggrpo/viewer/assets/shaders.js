@@ -32,24 +32,33 @@ uniform float pixels, largest, confidence, slope, near, far;
 uniform int mode, shown;
 uniform bool seeThrough;
 out vec3 shade;
-flat out vec3 facing, middle;
-flat out float radius;
+flat out vec3 facing, middle, stretch;
+flat out float radius, narrow;
+const float EDGE_ON = 0.15;
 ${GLSL_RAMP}
 void main() {
   bool still = (marks.x & 2u) != 0u;
   vec3 point = low + size * position;
-  float back = dot(normal, normalize(eye - point));
+  bool oriented = dot(normal, normal) > 0.5;
+  vec3 back_to_view = normalize(source - point);
+  float own_look = oriented ? dot(normal, back_to_view) : 1.0;
+  // What a view saw edge-on lies mostly between a thing and what is behind it.
+  bool to_see_through = dot(normal, normalize(eye - point)) < -0.1 || own_look < EDGE_ON;
   bool hidden = (marks.x & 1u) == 0u || colour.a < confidence || (shown == 1 && !still) || (shown == 2 && still)
-    || (seeThrough && back < -0.1);
+    || (seeThrough && to_see_through);
   vec4 place = view * vec4(point, 1.0);
   gl_Position = hidden ? vec4(2.0, 2.0, 2.0, 1.0) : projection * place;
-  // A splat is a disc on the surface, as wide as what its pixel saw: wider where the view's own look was grazing.
-  float grazing = dot(normal, normal) > 0.5 ? max(dot(normal, normalize(source - point)), 0.12) : 1.0;
+  // A splat is what its pixel saw of the surface: an ellipse, the longer the more grazing the view's own look was.
+  float grazing = max(own_look, EDGE_ON);
   gl_PointSize = clamp(pixels * distance(point, source) / (grazing * max(-place.z, 1e-3)), 1.5, largest);
   middle = place.xyz;
   radius = -place.z * slope * gl_PointSize;
   vec3 ray = normalize(place.xyz);
-  facing = gl_PointSize > 3.0 && dot(normal, normal) > 0.5 ? mat3(view) * normal : -ray;
+  bool flat_on_it = gl_PointSize > 3.0 && oriented;
+  facing = flat_on_it ? mat3(view) * normal : -ray;
+  narrow = flat_on_it ? grazing : 1.0;
+  vec3 slant = back_to_view - dot(normal, back_to_view) * normal;
+  stretch = narrow < 0.99 ? mat3(view) * normalize(slant) : vec3(0.0);
   // No disc is seen quite from its edge, where it would vanish.
   float seen = -dot(facing, ray);
   facing += ray * (seen - (seen < 0.0 ? -1.0 : 1.0) * max(abs(seen), 0.1));
@@ -68,8 +77,8 @@ void main() {
 const POINTS_FRAGMENT = `#version 300 es
 precision highp float;
 in vec3 shade;
-flat in vec3 facing, middle;
-flat in float radius;
+flat in vec3 facing, middle, stretch;
+flat in float radius, narrow;
 uniform float near, far;
 out vec4 result;
 void main() {
@@ -79,7 +88,9 @@ void main() {
   if (across * height <= 0.0) discard;
   vec3 hit = ray * height / across;
   vec3 away = (hit - middle) / radius;
-  float square = dot(away, away);
+  float lengthwise = dot(away, stretch);
+  float square = lengthwise * lengthwise;
+  square += (dot(away, away) - square) / (narrow * narrow);
   if (square > 1.0) discard;
   // A little further back the further from the middle: the nearest of overlapping discs wins.
   float z = max(0.12 * radius * square - hit.z, near);
