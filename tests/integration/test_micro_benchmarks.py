@@ -90,7 +90,7 @@ def test_training_cost_charges_every_row_and_judges_the_bar(benchmark):
     outcome, folder = benchmark("training_cost")
     rows = {row["group"]: row for row in result(folder, "training_cost")["figures"]["rows"]}
     assert next(iter(rows)) == "plain"
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert "all: at most 0.4 of plain's evaluations" in outcome.out
     metrics = read_records(folder / "train" / "cost-all" / "seed_0" / "metrics.jsonl")
     # Four samples: a step for all and one each, one stochastic step, and two more; no reference.

@@ -163,9 +163,7 @@ class GenerateSettings(Settings):
         if self.lgm_path is None and wanting:
             raise ValueError(f"{wanting[0]} needs a latent geometry model; name its folder with lgm_path")
         if self.lgm_path is None and self.reward_weights != SteeringWeights():
-            raise ValueError(
-                "reward_weights need a latent geometry model; name its folder with lgm_path"
-            )
+            raise ValueError("reward_weights need a latent geometry model; name its folder with lgm_path")
         weights = self.reward_weights.model_dump()
         if self.camera_path is None:
             del weights["camera_trajectory"]

@@ -67,11 +67,10 @@ def test_rows_are_valid_and_cost_what_they_promise(tmp_path, quick):
         )
         passes = len(s.sde_window) * (3 if s.kl_coef else 2) + (3 if s.off_window_coef else 0)
         spent[row.group] = steps.forwards(s.group_size, s.shared_noise) + s.group_size * passes
-    assert spent[PLAIN] == spent["skip_flat_groups"] == max(spent.values())
+    alike = {PLAIN, "skip_flat_groups", "float32"}
+    assert {spent[group] for group in alike} == {max(spent.values())}
     assert spent[ALL] == min(spent.values())
-    assert all(
-        cost < spent[PLAIN] for group, cost in spent.items() if group not in (PLAIN, "skip_flat_groups")
-    )
+    assert all(cost < spent[PLAIN] for group, cost in spent.items() if group not in alike)
     if not quick:
         assert spent[ALL] < spent[LEASHED] < 0.36 * spent[PLAIN]
 
@@ -100,11 +99,22 @@ def test_a_row_is_charged_as_a_share_of_plain_and_judged(training):
     assert figures["gains"][LGM].mean == pytest.approx(0.2)
     assert figures["checks"]["sharpness"].mean == 1.0
     assert figures["reward_std"] == {"reward/camera_motion/std": pytest.approx(0.02)}
-    text = as_text({"target": 0.15, "rows": [figures]})
-    assert "| all | 1/1     | 1          | 100      | 10        | 110         | 0.48     | 4 |" in text
-    assert "target: FAIL; not below plain by the teacher: pass." in text
+    plain = row_figures(CostRow(PLAIN, {}), [training], [2], [training], [2])
+    text = as_text({"target": 0.15, "rows": [plain, figures]})
+    assert "| all   | 1/1     | 1          | 100      | 10        | 110         | 0.48     | 4 |" in text
+    assert "target: FAIL; not below plain by the teacher: pass; " in text
+    assert "not worse than plain's: pass." in text
     missed = row_figures(CostRow(ALL, {}), [quicker], [None], [training], [2])
-    assert "| all | 0/1     | -          |" in as_text({"target": 9.0, "rows": [missed]})
+    assert "| all   | 0/1     | -          |" in as_text({"target": 9.0, "rows": [plain, missed]})
+
+
+def test_a_share_counts_only_where_the_plain_setting_arrived_too(training):
+    plain = row_figures(CostRow(PLAIN, {}), [training, training], [2, None], [training, training], [2, None])
+    metrics = [line | {"cost/denoiser_forwards": 1.0} for line in training.metrics]
+    cheap = replace(training, records=[training.records[0], *training.records[2:]], metrics=metrics)
+    figures = row_figures(CostRow(ALL, {}), [cheap, cheap], [1, 1], [training, training], [2, None])
+    assert figures["share_of_plain"] < 0.4
+    assert "target: FAIL;" in as_text({"target": 0.15, "rows": [plain, figures]})
 
 
 def test_seeds_are_pooled_as_pairs_of_their_own():
