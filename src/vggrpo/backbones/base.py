@@ -43,9 +43,12 @@ class LatentSpec:
                 f"use {below} or {below + self.temporal_stride}"
             )
         for name, side in (("height", height), ("width", width)):
-            if side <= 0 or side % self.spatial_stride:
+            multiple = self.spatial_stride
+            if side <= 0 or side % multiple:
+                lower = max(side, 0) // multiple * multiple
                 raise ValueError(
-                    f"{name} is {side}, but the autoencoder needs a multiple of {self.spatial_stride}"
+                    f"{name} is {side}, but the autoencoder needs a multiple of {multiple}; "
+                    f"use {lower or multiple} or {lower + multiple}"
                 )
         return (
             self.channels,

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -135,6 +136,7 @@ def test_tensorboard_reads_its_files_and_a_resumed_run_replaces_what_was_lost(
     first.histograms(1, {"policy/ratio_histogram": SPREAD})
     first.video(1, "samples/p", clip)
     first.close()
+    another_second()
     again = Trackers.open(["tensorboard"], Tracked(tmp_path, done=2))
     again.metrics(3, {"policy/kl": 7.0})
     again.close()
@@ -152,6 +154,11 @@ def test_tensorboard_reads_its_files_and_a_resumed_run_replaces_what_was_lost(
     assert (image.width, image.height) == (64, 48)
 
 
+def another_second() -> None:
+    """TensorBoard puts the files of a folder in order by the second in which they were begun."""
+    time.sleep(1.1)
+
+
 def test_tensorboard_forgets_a_first_attempt_that_left_no_step_behind(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -160,6 +167,7 @@ def test_tensorboard_forgets_a_first_attempt_that_left_no_step_behind(tmp_path: 
         for step, value in enumerate(values, start=1):
             attempt.metrics(step, {"policy/kl": value})
         attempt.close()
+        another_second()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("policy/kl")] == [(1, 4.0), (2, 5.0)]
