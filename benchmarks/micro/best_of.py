@@ -40,8 +40,6 @@ def rows(guidance: dict[str, object], quick: bool) -> list[SteeredRow]:
         SteeredRow("best_of_8-pruned_0.9", "pruned", candidates=8, prune_sigmas=(0.9,)),
         SteeredRow("best_of_8-pruned_0.9_0.8_0.6", "pruned", candidates=8, prune_sigmas=(0.9, 0.8, 0.6)),
         SteeredRow("guided", "guidance", guidance),
-        SteeredRow("guided_best_of_2", "guidance", guidance, candidates=2),
-        SteeredRow("guided_best_of_4", "guidance", guidance, candidates=4),
         SteeredRow("policy", "policy", policy=True),
         SteeredRow("policy_best_of_4", "policy", candidates=4, policy=True),
         *(SteeredRow(f"{steps}_steps", "steps", steps=steps) for steps in (100, 200)),

@@ -106,6 +106,7 @@ def main(words: list[str] | None = None) -> int:
         "n": len(base),
         "rows": table,
         "recommended": best,
+        "strongest": strongest(table),
         "camera_paths": [],
         "confirmed": [],
     }
