@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tyro
 from harness.options import RESULTS, run
 from matplotlib.figure import Figure
@@ -195,7 +196,7 @@ def guidance(figures: Figures, path: Path) -> None:
     _reward_panels(panels, labels, rows)
     for metric, axes, bar in (("flow_drift", panels[2], 0.9), ("sharpness", panels[3], 0.95)):
         series = [Series([interval(row["ratios"][metric]) for row in rows], NEUTRAL)]
-        title = f"{describe(metric).label}, share of the unguided"
+        title = f"{metric.replace('_', ' ')}, share of the unguided"
         forest(axes, labels, series, title, references=(1.0, bar))
     _separate_groups(panels, [row["group"] for row in rows])
     save(figure, path)
@@ -203,28 +204,46 @@ def guidance(figures: Figures, path: Path) -> None:
 
 def best_of(figures: Figures, path: Path) -> None:
     """What denoiser evaluations buy: the gain of each reward by the teacher over their number."""
-    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(11.0, 5.0), layout="constrained")
     panels = figure.subplots(1, 2)
     groups = list(dict.fromkeys(row["group"] for row in figures["rows"]))
     for reward, axes in zip(REWARDS, panels, strict=True):
-        for row in figures["rows"]:
-            gain, spent = interval(row["changes"][f"teacher/{reward}"]), row["evaluations"]
+        gains = [interval(row["changes"][f"teacher/{reward}"]) for row in figures["rows"]]
+        spent = [row["evaluations"] for row in figures["rows"]]
+        for row, gain, evaluations in zip(figures["rows"], gains, spent, strict=True):
             place = groups.index(row["group"])
             colour, marker = GROUP_COLOURS[place % 6], GROUP_MARKERS[place % 6]
-            axes.plot([spent, spent], [gain.low, gain.high], color=colour, linewidth=1.4)
-            axes.plot(spent, gain.mean, marker, color=colour, label=row["group"].replace("_", " "))
-            axes.annotate(
-                row["name"].replace("_", " "),
-                (spent, gain.mean),
-                xytext=(5, 3),
-                textcoords="offset points",
-                fontsize=7.5,
-            )
+            axes.plot([evaluations] * 2, [gain.low, gain.high], color=colour, linewidth=1.4)
+            axes.plot(evaluations, gain.mean, marker, color=colour, label=row["group"].replace("_", " "))
         axes.axhline(0, color="grey", linewidth=0.8)
         axes.set_xscale("log")
+        axes.set_xlim(0.85 * min(spent), 2.6 * max(spent))
+        ticks = [50 * 2**n for n in range(10) if min(spent) < 60 * 2**n and 50 * 2**n <= 1.1 * max(spent)]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
         axes.set_xlabel("denoiser evaluations a video", fontsize=8.5)
+        heights = apart([gain.mean for gain in gains], spent, 0.045 * float(np.ptp(axes.get_ylim())))
+        for row, evaluations, height in zip(figures["rows"], spent, heights, strict=True):
+            words = row["name"].replace("_", " ").replace("-", ", ")
+            axes.annotate(words, (evaluations * 1.05, height), va="center", fontsize=7.5)
         _style(axes, f"{reward.replace('_', ' ')} by the teacher: gain")
     save(figure, path)
+
+
+def apart(heights: Sequence[float], places: Sequence[float], distance: float) -> list[float]:
+    """Heights of labels, raised where they would cover one whose place is less than a factor of 3 away."""
+    moved = list(heights)
+    for number in sorted(range(len(moved)), key=lambda n: heights[n]):
+        below = [
+            moved[other]
+            for other in range(len(moved))
+            if (heights[other], other) < (heights[number], number)
+            and max(places[other], places[number]) < 3 * min(places[other], places[number])
+        ]
+        for height in sorted(below):
+            if abs(height - moved[number]) < distance:
+                moved[number] = height + distance
+    return moved
 
 
 def noise(figures: Figures, path: Path) -> None:
