@@ -97,7 +97,9 @@ def markdown_table(header: Row, rows: Sequence[Row]) -> str:
 
 
 def figure(interval: Interval, decimals: int = 3, signed: bool = False) -> str:
-    """An interval as +0.012 [+0.003, +0.020]; without its ends where they are unknown, "-" where all is."""
+    """An interval as +0.012 [+0.003, +0.020], and of how many values where some are missing; without its ends
+    where they are unknown, "-" where all is.
+    """
 
     def number(value: float) -> str:
         return f"{value:{'+' if signed else ''}.{decimals}f}"
@@ -106,4 +108,5 @@ def figure(interval: Interval, decimals: int = 3, signed: bool = False) -> str:
         return "-"
     if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
         return number(interval.mean)
-    return f"{number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]"
+    of = f" of {interval.count}" if interval.missing else ""
+    return f"{number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]{of}"

@@ -98,16 +98,16 @@ class SteeredSamples:
     Args:
         workspace: whose folder keeps the records.
         lgm: folder of the latent geometry model.
-        prompts: which set, CHOICE or CONFIRMATION.
+        captions: which set of prompts, CHOICE or CONFIRMATION.
         lora: folder of the aligned policy's LoRA; None if no row asks for it.
     """
 
-    def __init__(self, workspace: Workspace, lgm: Path, prompts: str, lora: Path | None = None) -> None:
-        self.folder = workspace.root / "steered" / prompts
+    def __init__(self, workspace: Workspace, lgm: Path, captions: str, lora: Path | None = None) -> None:
+        self.folder = workspace.root / "steered" / captions
         quick = workspace.options.quick
         self.steps, count = (6, 3) if quick else (STEPS, NUM_PROMPTS)
         both = world_prompts(SPLIT, 2 * count)
-        self.prompts = both[:count] if prompts == CHOICE else both[count:]
+        self.prompts = both[:count] if captions == CHOICE else both[count:]
         self.settings = workspace.policy_settings(lgm, seed=SEED)
         self.sampling = replace(held_out_settings(self.settings, "ode", self.steps), num_noises=1)
         self.device = choose_device(self.settings.device)

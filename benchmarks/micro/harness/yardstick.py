@@ -1,6 +1,7 @@
 """How all policies of the benchmarks are measured: one set of prompts, noises, models and reward options.
 
-Prompts are captions of the world's split "test": no model has seen one, and nothing is chosen by them.
+Prompts are captions of the world's split "test": no model has seen one, and nothing of a training is chosen
+by them. A setting of guidance is (`steered.CHOICE` holds the same captions), and is judged by others.
 A policy that was trained with other options of the rewards is still measured with the recipe's.
 """
 

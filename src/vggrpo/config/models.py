@@ -95,12 +95,12 @@ def known_model(place: str, kind: ModelKind) -> str | None:
         return name
     path = Path(place).expanduser()
     repository = None if path.exists() else HUB_ID.fullmatch(place)
-    for key, entry in getattr(model_table(), kind).items():
-        if entry.hub is None:
-            continue
-        copies = {entry.hub.partition("/")[2], f"models--{entry.hub.replace('/', '--')}"}
-        if repository["id"] == entry.hub if repository else not copies.isdisjoint(path.parts):
-            return str(key)
+    published = {str(key): entry.hub for key, entry in getattr(model_table(), kind).items() if entry.hub}
+    if repository:
+        return next((key for key, hub in published.items() if hub == repository["id"]), None)
+    for key, hub in published.items():
+        if {hub.partition("/")[2], f"models--{hub.replace('/', '--')}"} & set(path.parts):
+            return key
     return None
 
 

@@ -40,8 +40,8 @@ def flow_epipolar_error(frames: Tensor, gap: int = GAP) -> Tensor:
     """How far points are from their epipolar lines: the median Sampson distance, averaged over pairs.
 
     Pairs are frames (0, gap), (gap, 2 gap), ...; each has its fundamental matrix by MAGSAC++ from the flow
-    between them (DIS, "medium").
-    A static scene has 0 for any motion of the camera; points on moving objects are outliers.
+    between them (DIS, "medium"). A static scene has 0 for any motion of the camera; points on moving objects
+    are outliers.
 
     Args:
         frames: [B, T, H, W, 3] in [0, 1], T > gap.

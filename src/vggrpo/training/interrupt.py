@@ -12,6 +12,10 @@ from torch import nn
 
 from vggrpo.training.ranks import Ranks
 
+SAME_SIGNAL_SECONDS = 1.0
+"""A launcher passes on to its processes a signal that all of them may have got already: within this time
+signals count as one."""
+
 
 class Stopped(KeyboardInterrupt):
     """A stop that was asked for, at a safe point; a second signal is a plain KeyboardInterrupt."""
@@ -68,10 +72,6 @@ class StopRequest:
         if self.of_any(ranks):
             raise Stopped
 
-
-SAME_SIGNAL_SECONDS = 1.0
-"""A launcher passes on to its processes a signal that all of them may have got already: within this time
-signals count as one."""
 
 _active: StopRequest | None = None
 

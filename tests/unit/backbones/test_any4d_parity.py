@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from parity import assert_image_gradient, predicted_through
 from vggrpo.backbones.any4d import Any4D, Any4DPrediction
 from vggrpo.geometry import quat_xyzw_to_matrix, rotate
 
@@ -73,30 +74,16 @@ def test_lost_head_inputs_match_upstream(upstream, any4d: Any4D, point: str):
         assert special.shape[2] == 0
 
 
-def assert_gradient_matches(upstream, prediction: Any4DPrediction, frames: Tensor) -> None:
-    outputs = upstream_outputs(prediction)
-    cotangents = [upstream.grads[f"cotangent.{name}"] for name in outputs]
-    (gradient,) = torch.autograd.grad(list(outputs.values()), frames, cotangents)
-    expected = upstream.grads["images"].permute(0, 1, 3, 4, 2)
-    scale = expected.abs().max()
-    torch.testing.assert_close(gradient / scale, expected / scale, **TOLERANCE)
-
-
 def test_image_gradient_matches_upstream(upstream, any4d: Any4D):
     frames = upstream.frames.clone().requires_grad_()
-    assert_gradient_matches(upstream, any4d.network.predict(frames), frames)
+    assert_image_gradient(upstream_outputs(any4d.network.predict(frames)), frames, upstream.grads)
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_image_gradient_matches_through_every_stitch_point(upstream, any4d: Any4D, point: str):
-    """From the heads back to the point, and from there, and from what the heads lost, to the images."""
     frames = upstream.frames.clone().requires_grad_()
-    lost = [head_input.name for head_input in any4d.stitch_point(point).lost]
-    tokens = any4d.tokens_at(frames, [point, *lost])
-    prediction = any4d.predict_from(
-        point, *tokens[point], upstream.grid, {name: tokens[name][0] for name in lost}
-    )
-    assert_gradient_matches(upstream, prediction, frames)
+    prediction = predicted_through(any4d, point, frames, upstream.grid)
+    assert_image_gradient(upstream_outputs(prediction), frames, upstream.grads)
 
 
 def recorded_activations(model: Any4D, frames: Tensor) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from parity import assert_image_gradient, predicted_through
 from vggrpo.backbones.vggt import VGGT, VGGTPrediction, scene_from_prediction
 from vggrpo.geometry import invert_se3
 
@@ -77,32 +78,22 @@ def test_lost_head_inputs_match_upstream(vggt_upstream, vggt: VGGT, point: str):
         assert special.shape[2] == 0
 
 
-def assert_gradient_matches(vggt_upstream, prediction: VGGTPrediction, frames: Tensor) -> None:
+def weighted_outputs(prediction: VGGTPrediction) -> dict[str, Tensor]:
+    """Those that upstream has a gradient of."""
     outputs = upstream_outputs(prediction)
-    names = [name.removeprefix("cotangent.") for name in vggt_upstream.grads if name != "images"]
-    assert set(names) == outputs.keys() - {"extrinsic", "intrinsic"}
-    cotangents = [vggt_upstream.grads[f"cotangent.{name}"] for name in names]
-    (gradient,) = torch.autograd.grad([outputs[name] for name in names], frames, cotangents)
-    expected = vggt_upstream.grads["images"].permute(0, 1, 3, 4, 2)
-    scale = expected.abs().max()
-    torch.testing.assert_close(gradient / scale, expected / scale, **TOLERANCE)
+    return {name: value for name, value in outputs.items() if name not in ("extrinsic", "intrinsic")}
 
 
 def test_image_gradient_matches_upstream(vggt_upstream, vggt: VGGT):
     frames = vggt_upstream.frames.clone().requires_grad_()
-    assert_gradient_matches(vggt_upstream, vggt.network.predict(frames), frames)
+    assert_image_gradient(weighted_outputs(vggt.network.predict(frames)), frames, vggt_upstream.grads)
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_image_gradient_matches_through_every_stitch_point(vggt_upstream, vggt: VGGT, point: str):
-    """From the heads back to the point, and from there, and from what the heads lost, to the images."""
     frames = vggt_upstream.frames.clone().requires_grad_()
-    lost = [head_input.name for head_input in vggt.stitch_point(point).lost]
-    tokens = vggt.tokens_at(frames, [point, *lost])
-    prediction = vggt.predict_from(
-        point, *tokens[point], vggt_upstream.grid, {name: tokens[name][0] for name in lost}
-    )
-    assert_gradient_matches(vggt_upstream, prediction, frames)
+    prediction = predicted_through(vggt, point, frames, vggt_upstream.grid)
+    assert_image_gradient(weighted_outputs(prediction), frames, vggt_upstream.grads)
 
 
 def recorded_activations(model: VGGT, frames: Tensor) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ def test_a_table_is_markdown_with_a_row_a_line():
 
 def test_figures_have_their_intervals():
     assert figure(Interval(0.0123, -0.002, 0.03, 9), 3, signed=True) == "+0.012 [-0.002, +0.030]"
+    assert figure(Interval(0.5, 0.4, 0.6, 60, missing=4), 2) == "0.50 [0.40, 0.60] of 60"
     assert figure(Interval(0.5, math.nan, math.nan, 1), 2) == "0.50"
     assert figure(Interval(math.nan, math.nan, math.nan, 0)) == "-"
 
