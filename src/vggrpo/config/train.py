@@ -99,20 +99,25 @@ class TrainSettings(SamplingRunSettings):
         "flow_sde", description="kind of stochastic step"
     )
     noise_scale: PositiveFloat = Field(0.7, description="the paper's a")
-    sde_window_start: NonNegativeInt = Field(0, description="first stochastic and trained step")
+    sde_window_start: NonNegativeInt = Field(
+        0, description="first stochastic and trained step; of a window that moves, where it first is"
+    )
     sde_window_length: PositiveInt | Literal["all"] = Field(
         "all", description="number of stochastic and trained steps; `all` is every one but the last"
     )
     sde_window_moves: Literal["never", "slides", "random"] = Field(
         "never",
         description="`slides`: the window starts one step later every `sde_window_stay` iterations, and "
-        "after its last place at step 0 again; `random`: every iteration draws its place",
+        "after its last place at its first again; `random`: every iteration draws its place",
+    )
+    sde_window_stop: PositiveInt | None = Field(
+        None, description="a window that moves stays before this step; by default before the last"
     )
     sde_window_stay: PositiveInt = Field(10, description="iterations at each place of a window that slides")
     shared_noise: bool = Field(
         False,
-        description="start all members of a group from one noise; the steps before the window, in which they "
-        "are alike, are then computed once",
+        description="start all members of a group from one noise; the steps before the window, and the "
+        "velocity in its first step, are then computed once, in rollouts and updates",
     )
     ode_solver: Literal["euler", "heun", "unipc"] = Field(
         "euler",
@@ -154,6 +159,9 @@ class TrainSettings(SamplingRunSettings):
         description="weight of the squared distance to the base model's velocity at the noise levels outside "
         "the window, which neither the reward nor the KL sees",
     )
+    off_window_members: NonNegativeInt = Field(
+        0, description="members of a group whose distance that is, in every update; 0: all of the update's"
+    )
     advantage_clip: PositiveFloat = Field(5.0, description="advantages are clipped to +- this")
     skip_flat_groups: bool = Field(
         True,
@@ -194,8 +202,16 @@ class TrainSettings(SamplingRunSettings):
 
     @property
     def window_places(self) -> range:
-        """The steps at which the window may start, where it moves."""
-        return range(self.train_steps - len(self.sde_window))
+        """The steps at which the window may start."""
+        start = self.sde_window_start
+        if self.sde_window_moves == "never":
+            return range(start, start + 1)
+        return range(start, (self.sde_window_stop or self.train_steps - 1) - len(self.sde_window) + 1)
+
+    @property
+    def trained_steps(self) -> range:
+        """All steps that are stochastic and trained in some iteration."""
+        return range(self.window_places.start, self.window_places.stop - 1 + len(self.sde_window))
 
     @property
     def lockstep(self) -> bool:
@@ -216,17 +232,26 @@ class TrainSettings(SamplingRunSettings):
 
     @model_validator(mode="after")
     def _window_can_move(self) -> Self:
-        if self.sde_window_moves == "never" or not self.sde_window:
+        stop, last = self.sde_window_stop, self.train_steps - 1
+        if self.sde_window_moves == "never":
+            if stop is not None:
+                raise ValueError(
+                    f"sde_window_stop is {stop}, but sde_window_moves is never: sde_window_start and "
+                    "sde_window_length alone say where the window is"
+                )
             return self
-        if self.sde_window_start:
+        if stop is not None and stop > last:
             raise ValueError(
-                f"sde_window_start is {self.sde_window_start}, but with sde_window_moves "
-                f"{self.sde_window_moves} the window has no fixed start; leave it at 0"
+                f"sde_window_stop is {stop}, but of {self.train_steps} train_steps only [0, {last}) can be "
+                "stochastic; lower it"
             )
+        if not self.sde_window:
+            return self
         if len(self.window_places) < 2:
             raise ValueError(
-                f"sde_window_moves is {self.sde_window_moves}, but the window is all of the steps that can "
-                "be stochastic; lower sde_window_length, or leave it at never"
+                f"sde_window_moves is {self.sde_window_moves}, but the window is all of the steps "
+                f"[{self.sde_window_start}, {stop or last}) that it may move in; lower sde_window_length or "
+                "sde_window_start, or leave it at never"
             )
         return self
 
@@ -258,9 +283,15 @@ class TrainSettings(SamplingRunSettings):
                 f"updates_per_rollout is {self.updates_per_rollout}, but a group of {self.group_size} "
                 "(group_size) cannot be split into that many equal minibatches"
             )
-        if self.precision == "bfloat16" and (
-            self.update_batch != self.rollout_batch
-            or (self.group_size // self.updates_per_rollout) % self.rollout_batch
+        # What is computed once, in a batch of its own, does not depend on the batches of the members.
+        all_shared = self.shared_noise and len(self.sde_window) == 1
+        if (
+            self.precision == "bfloat16"
+            and not all_shared
+            and (
+                self.update_batch != self.rollout_batch
+                or (self.group_size // self.updates_per_rollout) % self.rollout_batch
+            )
         ):
             raise ValueError(
                 f"rollout_batch is {self.rollout_batch}, update_batch {self.update_batch}, but in bfloat16 "

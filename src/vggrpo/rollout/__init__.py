@@ -7,7 +7,7 @@ from vggrpo.rollout.latent_reward import LatentReward, LatentScore
 from vggrpo.rollout.noise import initial_noise, step_generators
 from vggrpo.rollout.ode import sample_ode
 from vggrpo.rollout.off_window import off_window_distance
-from vggrpo.rollout.rescore import RescoredStep, rescore
+from vggrpo.rollout.rescore import RescoredStep, rescore, shares_state
 from vggrpo.rollout.sampler import sample_group
 from vggrpo.rollout.sde import sample_sde
 from vggrpo.rollout.solvers import SolverSettings
@@ -42,5 +42,6 @@ __all__ = [
     "sample_group",
     "sample_ode",
     "sample_sde",
+    "shares_state",
     "step_generators",
 ]

@@ -27,8 +27,8 @@ def rescore(
     """The distribution of a stored step under `policy`, and the log-probability of the state it led to.
 
     The policy runs with the prompt, guidance and transition of the rollout, on the device of the group's
-    embeddings. Under the policy that drew the group, `log_prob` equals `old_log_probs`. The KL to the base
-    model:
+    embeddings; once for all members where they share the state (see `shares_state`). Under the policy that
+    drew the group, `log_prob` equals `old_log_probs`. The KL to the base model:
 
         current = rescore(policy, group, step, members)
         with torch.no_grad(), policy.lora_disabled():
@@ -49,6 +49,16 @@ def rescore(
         raise ValueError(f"step is {step}, but the group has {group.num_steps} scored steps, counted from 0")
     x, x_next = group.states[members, step : step + 2].to(group.condition.device).float().unbind(dim=1)
     sigma, sigma_next = group.sigmas[step : step + 2]
-    velocity = group.condition.velocity(policy, x, sigma)
+    if shares_state(group, step):
+        # A member that was left out is stored as zeros.
+        there = int(group.old_log_probs[members, step].isfinite().int().argmax())
+        velocity = group.condition.velocity(policy, x[there : there + 1], sigma).expand_as(x)
+    else:
+        velocity = group.condition.velocity(policy, x, sigma)
     transition = TRANSITIONS[group.transition](x, velocity, sigma, sigma_next, group.noise_scale)
     return RescoredStep(transition, transition.log_prob(x_next))
+
+
+def shares_state(group: RolloutGroup, step: int) -> bool:
+    """Whether all members step from the same state: in the window's first step, if they share their noise."""
+    return group.shared_start and step == 0

@@ -64,8 +64,8 @@ def sample_group(
         ode_stride: those steps visit every n-th level only.
         cfg_scale: classifier-free guidance; 1 is none, any other value needs `negative_prompt_embeds`.
         negative_prompt_embeds: [L, D].
-        shared_noise_seed: where given, all members start from the initial noise of this seed, and the steps
-            before the window are computed once for all.
+        shared_noise_seed: where given, all members start from the initial noise of this seed: the steps
+            before the window, and the velocity from which they part in its first, are computed once.
         micro_batch: members that run together; all K by default. Where kernels round differently for other
             batch sizes (bfloat16), score the group again in the same micro-batches.
         storage_dtype: of the stored states.
@@ -121,17 +121,20 @@ def sample_group(
             x = x.to(storage_dtype).float()
             kept["states"][:, 0] = x
         for place, (index, sigma) in enumerate(steps.stochastic()):
-            step = steps.transition(x, velocity(x, sigma), index)
+            parts = place == 0 and parting is not None
+            step = steps.transition(x, parting.expand_as(x) if parts else velocity(x, sigma), index)
             x = step.sample(step_generators(own_seeds, index)).to(storage_dtype).float()
             kept["states"][:, place + 1] = x
             kept["log_probs"][:, place] = step.log_prob(x)
             batches.step_done()
         kept["latents"][:] = steps.leave(x, velocity, batches.step_done)
 
-    shared = None
+    shared = parting = None
     if shared_noise_seed is not None:
         shared = initial_noise([shared_noise_seed], shape).to(device)
         shared = steps.enter(shared, velocity, on_step=lambda: None)
+        if steps.length:
+            parting = velocity(shared.to(storage_dtype).float(), steps.sigmas[0])
 
     for members in batches:
         if shelf.recover(members, agree):
@@ -156,6 +159,7 @@ def sample_group(
         condition=condition,
         transition=transition,
         noise_scale=noise_scale,
+        shared_start=shares_start,
     )
 
 

@@ -66,12 +66,12 @@ class RolloutSteps:
         return tuple(self.schedule.sigmas[self.first : self.first + count].tolist())
 
     def forwards(self, members: int, shared_start: bool) -> int:
-        """Evaluations of the velocity for a group of `members`, of which one is enough before the window if
-        they start from one noise."""
+        """Evaluations of the velocity for a group of `members`; if they start from one noise, one is enough
+        before the window and in its first step."""
         each = 2 if self._solver.name == "heun" else 1
-        before = each * self.num_before
-        own = self.length + each * (self.num_after - 1) + 1  # the step to sigma 0 is Euler's
-        return before * (1 if shared_start else members) + own * members
+        together = each * self.num_before + min(self.length, 1)
+        own = max(self.length - 1, 0) + each * (self.num_after - 1) + 1  # the step to sigma 0 is Euler's
+        return together * (1 if shared_start else members) + own * members
 
     def enter(self, x: Tensor, velocity: VelocityField, on_step: Callable[[], None]) -> Tensor:
         """From noise [B, ...] to the window's first state, or to its place if it is empty."""

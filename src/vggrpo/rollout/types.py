@@ -33,6 +33,8 @@ class RolloutGroup:
     transition: str
     """A name in `vggrpo.flow.TRANSITIONS`."""
     noise_scale: float
+    shared_start: bool = False
+    """Whether the first state of all members is the same, so that one velocity serves them all there."""
 
     def __post_init__(self) -> None:
         if self.old_log_probs.ndim != 2:

@@ -16,7 +16,7 @@ from vggrpo.backbones import VideoBackbone
 from vggrpo.config import TrainSettings
 from vggrpo.flow import SigmaSchedule
 from vggrpo.io import derive_seed
-from vggrpo.rollout import NonFiniteError, RolloutGroup, off_window_distance, rescore
+from vggrpo.rollout import NonFiniteError, RolloutGroup, off_window_distance, rescore, shares_state
 from vggrpo.training.advantages import teaches
 from vggrpo.training.finite import LOWER, blame, broken_gradient, naming_samples
 from vggrpo.training.histograms import UpdateHistograms
@@ -44,6 +44,10 @@ class Piece:
     def passes(self) -> int:
         """Forward passes of the denoiser for one velocity of each."""
         return len(self.members) * self.group.condition.passes
+
+    def passes_at(self, step: int) -> int:
+        """The same for their states at a step of the window, of which they may share the first."""
+        return self.group.condition.passes if shares_state(self.group, step) else self.passes
 
 
 class PolicyGradient:
@@ -76,10 +80,12 @@ class PolicyGradient:
         self.settings, self.policy, self.iteration = settings, policy, iteration
         self.groups, self.members, self.advantages, self.on_pass = groups, members, advantages, on_pass
         start, length = window
-        stochastic = range(start, start + length)
-        self.levels_outside = [s for step, (s, _) in enumerate(schedule.steps()) if step not in stochastic]
+        steps = enumerate(schedule.steps())
+        self.levels_outside = [s for step, (s, _) in steps if step not in settings.trained_steps]
         self.share = settings.group_size // settings.updates_per_rollout
         """Members of a group in one update."""
+        self.leashed = min(self.share, settings.off_window_members or self.share)
+        """How many of them are held to the base model outside the window."""
         self.counted = torch.ones(len(groups), dtype=torch.bool)
         if settings.skip_flat_groups:
             self.counted = teaches(advantages)
@@ -101,18 +107,24 @@ class PolicyGradient:
             for step in range(piece.group.num_steps):
                 self._add_step(piece, step, number)
         if self.settings.off_window_coef:
-            for piece in self._pieces(number):
+            for piece in self._pieces(number, self.leashed):
                 self._add_leash(piece, number)
 
-    def _pieces(self, number: int) -> Iterator[Piece]:
-        """This rank's share of the members of update `number`, of every group that counts."""
+    def _pieces(self, number: int, most: int | None = None) -> Iterator[Piece]:
+        """This rank's share of the members of update `number`, of every group that counts.
+
+        Args:
+            number: of the update.
+            most: how many of its members of each group, the first; all by default.
+        """
         size, first = self.settings.update_batch, number * self.share
+        stop_at = first + (self.share if most is None else most)
         for slot, group in enumerate(self.groups):
             if not self.counted[slot]:
                 continue
             own = self.members[slot]
             # The group holds this rank's members, in their order: those of the update are a run of them.
-            start, stop = bisect_left(own, first), bisect_left(own, first + self.share)
+            start, stop = bisect_left(own, first), bisect_left(own, stop_at)
             for i in range(start, stop, size):
                 rows = slice(i, min(i + size, stop))
                 yield Piece(slot, group, rows, own[rows])
@@ -127,13 +139,13 @@ class PolicyGradient:
             loss = step_loss(
                 self.policy, group, step, piece.rows, advantages, settings.clip_eps, settings.kl_coef
             )
-            self._backpropagate(weight * loss.loss, piece)
+            self._backpropagate(weight * loss.loss, piece, piece.passes_at(step))
         if number == 0:
             check_on_policy(loss, self.iteration)
         for name, value in loss.metrics().items():
             self.figures[name] += self.scale * weight * value
         self.histograms.add(step, loss)
-        self.figures[FORWARDS] += piece.passes * (2 if settings.kl_coef else 1)
+        self.figures[FORWARDS] += piece.passes_at(step) * (2 if settings.kl_coef else 1)
 
     def _add_leash(self, piece: Piece, number: int) -> None:
         """The distance to the base model outside the window, at one level for each group in an update."""
@@ -142,17 +154,17 @@ class PolicyGradient:
         # A function of the update, not of the piece: any number of ranks and any batch has the same.
         stream = (self.settings.seed, "off-window", self.iteration, number, piece.slot)
         level = levels[derive_seed(*stream) % len(levels)]
-        weight = len(piece.members) / (self.share * len(self.groups))
+        weight = len(piece.members) / (self.leashed * len(self.groups))
         with naming_samples(self.iteration, group.prompt_id, piece.members, LOWER):
             distance = off_window_distance(self.policy, group, level, piece.rows)
-            self._backpropagate(weight * self.settings.off_window_coef * distance, piece)
+            self._backpropagate(weight * self.settings.off_window_coef * distance, piece, piece.passes)
         self.figures["policy/off_window"] += self.scale * (weight * distance.item())
         self.figures[FORWARDS] += 2 * piece.passes
 
-    def _backpropagate(self, loss: Tensor, piece: Piece) -> None:
+    def _backpropagate(self, loss: Tensor, piece: Piece, passes: int) -> None:
         """Raises NonFiniteError if a gradient is not finite."""
         loss.backward()
-        self.figures[BACKWARDS] += piece.passes
+        self.figures[BACKWARDS] += passes
         broken = broken_gradient(self.policy.trainable_parameters())
         if broken is not None:
             raise NonFiniteError(f"the gradient of {broken}", range(len(piece.members)))

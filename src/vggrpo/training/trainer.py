@@ -214,12 +214,12 @@ class VGGRPOTrainer:
     def window(self) -> tuple[int, int]:
         """(start, length) of the iteration's stochastic steps."""
         settings, places = self.settings, self.settings.window_places
-        start = settings.sde_window.start
+        place = 0
         if settings.sde_window_moves == "slides":
-            start = self.iteration // settings.sde_window_stay % len(places)
+            place = self.iteration // settings.sde_window_stay % len(places)
         elif settings.sde_window_moves == "random":
-            start = derive_seed(settings.seed, "window", self.iteration) % len(places)
-        return start, len(settings.sde_window)
+            place = derive_seed(settings.seed, "window", self.iteration) % len(places)
+        return places[place], len(settings.sde_window)
 
     def members(self, slot: int) -> list[int]:
         """Which members of the iteration's group number `slot` are this rank's."""

@@ -74,11 +74,28 @@ def test_window_never_includes_the_last_step(changes: dict[str, Any], window: ra
 
 
 def test_a_window_that_moves_has_somewhere_to_go() -> None:
-    assert train(sde_window_moves="random", sde_window_length=4).window_places == range(6)
-    with pytest.raises(ConfigError, match="the window is all of the steps that can be stochastic"):
+    anywhere = train(sde_window_moves="random", sde_window_length=4)
+    assert (anywhere.window_places, anywhere.trained_steps) == (range(6), range(9))
+    early = train(sde_window_moves="random", sde_window_length=2, sde_window_start=1, sde_window_stop=5)
+    assert (early.window_places, early.trained_steps) == (range(1, 4), range(1, 5))
+    fixed = train(sde_window_start=2, sde_window_length=3)
+    assert (fixed.window_places, fixed.trained_steps) == (range(2, 3), range(2, 5))
+    with pytest.raises(ConfigError, match=r"the window is all of the steps \[0, 9\) that it may move in"):
         train(sde_window_moves="slides")
-    with pytest.raises(ConfigError, match="with sde_window_moves random the window has no fixed start"):
-        train(sde_window_moves="random", sde_window_start=2, sde_window_length=3)
+    with pytest.raises(ConfigError, match=r"the window is all of the steps \[3, 5\) that it may move in"):
+        train(sde_window_moves="random", sde_window_start=3, sde_window_length=2, sde_window_stop=5)
+    with pytest.raises(ConfigError, match=r"sde_window_stop is 10, but of 10 train_steps only \[0, 9\) can"):
+        train(sde_window_moves="slides", sde_window_length=2, sde_window_stop=10)
+    with pytest.raises(ConfigError, match="sde_window_stop is 5, but sde_window_moves is never"):
+        train(sde_window_length=2, sde_window_stop=5)
+
+
+def test_batches_may_differ_in_bfloat16_where_all_members_are_scored_in_one_pass() -> None:
+    changes = {"precision": "bfloat16", "group_size": 16, "updates_per_rollout": 1, "update_batch": 16}
+    assert train(**changes, sde_window_length=1, shared_noise=True).update_batch == 16
+    for other in ({"sde_window_length": 2, "shared_noise": True}, {"sde_window_length": 1}):
+        with pytest.raises(ConfigError, match="rollout_batch is 8, update_batch 16, but in bfloat16"):
+            train(**changes, **other)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Normal
 
 from vggrpo.flow import TRANSITIONS, SigmaSchedule
-from vggrpo.rollout import RolloutGroup, rescore, sample_group
+from vggrpo.rollout import RolloutGroup, rescore, sample_group, shares_state
 
 SHAPE = (4, 2, 4, 6)
 SEEDS = [11, 12, 13, 14]
@@ -108,6 +110,42 @@ def test_kl_and_gradient_of_a_real_lora_policy(wan_policy, embeds):
     gradients = [parameter.grad for parameter in wan_policy.trainable_parameters().values()]
     assert all(gradient is not None and bool(gradient.abs().max() > 0) for gradient in gradients)
     assert not reference.log_prob.requires_grad
+
+
+def test_a_shared_state_is_rescored_by_one_pass_with_the_gradient_of_all(wan_policy, embeds):
+    """Against the same group, told that its members have states of their own."""
+    shared = draw(wan_policy, embeds, shared_noise_seed=9, window=(1, 2), micro_batch=3)
+    own = replace(shared, shared_start=False)
+    assert [shares_state(shared, step) for step in range(2)] == [True, False]
+    assert not shares_state(own, 0)
+    advantages = torch.tensor([1.0, -2.0, 0.5, 0.7])
+    gradients, log_probs = [], []
+    for group in (shared, own):
+        current = rescore(wan_policy, group, 0)
+        log_probs.append(current.log_prob.detach())
+        loss = (advantages * current.log_prob).sum()
+        found = torch.autograd.grad(loss, list(wan_policy.trainable_parameters().values()))
+        gradients.append(torch.cat([each.flatten() for each in found]))
+    assert torch.equal(log_probs[0], shared.old_log_probs[:, 0])
+    torch.testing.assert_close(log_probs[0], log_probs[1], rtol=0.0, atol=1e-5)
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
+
+
+def test_one_pass_serves_all_members_of_a_shared_state(linear_policy, embeds):
+    group = draw(linear_policy, embeds, cfg_scale=1.0, shared_noise_seed=9)
+    linear_policy.calls.clear()
+    rescore(linear_policy, group, 0)
+    rescore(linear_policy, group, 0, slice(1, 4))
+    rescore(linear_policy, group, 1)
+    assert [batch for batch, _, _ in linear_policy.calls] == [1, 1, 4]
+
+
+def test_a_member_that_was_left_out_does_not_stand_for_the_others(linear_policy, embeds):
+    group = draw(linear_policy, embeds, shared_noise_seed=9)
+    group.states[0] = 0.0
+    group.old_log_probs[0] = torch.nan
+    log_prob = rescore(linear_policy, group, 0).log_prob.detach()
+    assert torch.equal(log_prob[1:], group.old_log_probs[1:, 0])
 
 
 def test_a_step_outside_the_window_is_refused(linear_policy, embeds):

@@ -51,6 +51,8 @@ def without_times(records):
         {"train_steps": 6, "sde_window_length": 2, "ode_solver": "heun", "updates_per_rollout": 2},
         {"train_steps": 6, "sde_window_length": 2, "ode_solver": "unipc", "ode_stride": 2},
         {"train_steps": 6, "sde_window_length": 2, "off_window_coef": 0.1, "updates_per_rollout": 2},
+        {"train_steps": 6, "sde_window_length": 1, "shared_noise": True, "cfg_scale": 2.0},
+        {"train_steps": 6, "sde_window_length": 1, "off_window_coef": 0.1, "off_window_members": 3},
     ],
 )
 def test_the_cost_of_an_iteration_is_what_is_counted_at_the_denoiser(make_trainer, changes):
@@ -70,6 +72,14 @@ def test_the_paper_s_iteration_costs_what_its_formula_says(make_trainer):
     assert metrics["cost/denoiser_backwards"] == samples * (steps - 1)
     without_kl = make_trainer(name="without", kl_coef=0.0).step()
     assert without_kl["cost/denoiser_forwards"] == samples * (steps + (steps - 1))
+
+
+def test_members_that_part_in_the_only_trained_step_cost_one_backward_pass_a_batch(make_trainer):
+    trainer = make_trainer(train_steps=6, sde_window_length=1, shared_noise=True, kl_coef=0.0)
+    metrics = trainer.step()
+    groups, members, behind = 2, 4, 5
+    assert metrics["cost/denoiser_forwards"] == groups * (1 + members * behind + 1)
+    assert metrics["cost/denoiser_backwards"] == groups
 
 
 def test_a_group_without_advantages_makes_no_pass(make_trainer):

@@ -53,6 +53,13 @@ def counted(run) -> float:
         {"cfg_scale": 3.0, "efficiency": {"cfg_batched": True}},
         {"cfg_scale": 1.0, "kl_coef": 0.0, "rollout_batch": 2, "update_batch": 2},
         {"cfg_scale": 1.0, "kl_coef": 0.0, "sde_window_length": 1, "off_window_coef": 0.1},
+        {
+            "cfg_scale": 1.0,
+            "kl_coef": 0.0,
+            "sde_window_length": 1,
+            "off_window_coef": 0.1,
+            "off_window_members": 1,
+        },
         {"cfg_scale": 1.0, "gradient_checkpointing": True, "sde_window_length": 1},
         {"train_steps": 4, "shared_noise": True, "sde_window_start": 2, "sde_window_length": 1},
         {"train_steps": 7, "sde_window_start": 2, "sde_window_length": 1, "ode_solver": "heun"},

@@ -11,7 +11,7 @@ from formula_lgm import AlwaysOne, FailsBehind, StandsRight
 from vggrpo.io import load_tensors, verify_manifest
 from vggrpo.rollout import off_window_distance
 from vggrpo.training import group_advantages
-from vggrpo.training.policy_gradient import step_loss
+from vggrpo.training.policy_gradient import PolicyGradient, step_loss
 
 
 def gradient_of_update(trainer, groups, advantages):
@@ -100,6 +100,36 @@ def test_a_sliding_window_visits_every_place_in_turn(make_trainer):
     assert trainer.rollout(0).sigmas == tuple(trainer.schedule.sigmas[1:4].tolist())
 
 
+def test_a_window_that_moves_stays_in_its_range_and_the_leash_outside_it(make_trainer):
+    trainer = make_trainer(
+        train_steps=7,
+        sde_window_length=1,
+        sde_window_moves="random",
+        sde_window_start=1,
+        sde_window_stop=4,
+        off_window_coef=0.1,
+    )
+    windows, levels = set(), set()
+    groups = [trainer.rollout(0)]
+    for trainer.iteration in range(20):
+        windows.add(trainer.window())
+        gradient = PolicyGradient(
+            trainer.settings,
+            trainer.policy,
+            trainer.iteration,
+            trainer.schedule,
+            trainer.window(),
+            groups,
+            [[0, 1, 2, 3]],
+            torch.zeros(1, 4),
+            lambda: None,
+        )
+        levels.add(tuple(gradient.levels_outside))
+    assert windows == {(1, 1), (2, 1), (3, 1)}
+    sigmas = trainer.schedule.sigmas.tolist()
+    assert levels == {(sigmas[0], *sigmas[4:7])}
+
+
 def test_a_random_window_is_drawn_anew_but_the_same_after_a_resume(make_trainer):
     changes = {"train_steps": 6, "sde_window_length": 2, "sde_window_moves": "random"}
     first, second = make_trainer(name="a", **changes), make_trainer(name="b", **changes)
@@ -180,11 +210,19 @@ def test_gradient_is_that_of_the_objective(make_trainer):
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
 
 
+@pytest.mark.parametrize("members", [0, 3])
 @pytest.mark.parametrize("size", [1, 4])
-def test_outside_the_window_the_gradient_is_that_of_the_distance_to_the_base_model(make_trainer, size):
+def test_outside_the_window_the_gradient_is_that_of_the_distance_to_the_base_model(
+    make_trainer, size, members
+):
     """With advantages of zero and no KL nothing else is left; a level is shared by a group's members."""
     trainer = make_trainer(
-        update_batch=size, kl_coef=0.0, off_window_coef=0.5, skip_flat_groups=False, grad_clip=1e9
+        update_batch=size,
+        kl_coef=0.0,
+        off_window_coef=0.5,
+        off_window_members=members,
+        skip_flat_groups=False,
+        grad_clip=1e9,
     )
     with torch.no_grad():
         for parameter in trainer.parameters:
@@ -192,7 +230,8 @@ def test_outside_the_window_the_gradient_is_that_of_the_distance_to_the_base_mod
     groups = rollouts(trainer)
     outside = trainer.schedule.sigmas[trainer.settings.sde_window.stop :].tolist()[:-1]
     assert len(outside) == 1  # every step but the last is stochastic
-    distances = [off_window_distance(trainer.policy, group, outside[0]) for group in groups]
+    held = slice(0, members or 4)
+    distances = [off_window_distance(trainer.policy, group, outside[0], held) for group in groups]
     expected = torch.autograd.grad(0.5 * torch.stack(distances).mean(), trainer.parameters)
     expected = torch.cat([gradient.flatten() for gradient in expected])
     gradient = gradient_of_update(trainer, groups, torch.zeros(2, 4))

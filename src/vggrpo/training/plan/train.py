@@ -132,7 +132,7 @@ class TrainPlanner:
     def _velocities(self) -> float:
         """Evaluated in an iteration's rollouts, in the mean over the places to which a window moves."""
         s = self.settings
-        places = [s.sde_window.start] if s.sde_window_moves == "never" else list(s.window_places)
+        places = s.window_places
         schedule = SigmaSchedule.linear(s.train_steps)  # any levels: only their number counts
 
         def of_group(start: int) -> int:
@@ -162,11 +162,16 @@ class TrainPlanner:
         """Of an iteration."""
         s = self.settings
         rollout = self._velocities * costs.rollout.flops / s.rollout_batch
-        updates = len(s.sde_window) * costs.update.flops / s.update_batch
+        update = costs.update.flops / s.update_batch
+        updates = len(s.sde_window) * update
+        if s.shared_noise:  # one pass of the window's first step serves a batch
+            members = -(-self.samples // s.prompts_per_rollout // s.updates_per_rollout)
+            updates -= update * (1 - 1 / min(s.update_batch, members))
         if s.off_window_coef:
-            updates += costs.update.flops / s.update_batch
+            held = min(1, s.off_window_members * s.updates_per_rollout / s.group_size) or 1
+            updates += held * update
             if not s.kl_coef:  # then the update has no pass of the base model
-                updates += costs.rollout.flops / s.rollout_batch
+                updates += held * costs.rollout.flops / s.rollout_batch
         resident = self.resident_bytes
         return [
             Phase("rollout", rollout, resident + costs.rollout.peak),
