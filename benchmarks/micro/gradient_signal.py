@@ -3,8 +3,8 @@
     python benchmarks/micro/gradient_signal.py [--groups 24] [--rows place] [--quick]
 
 The gradient of one group of rollouts is mostly noise. Its signal s is the share of its squared length that
-other prompts' gradients have too: |E g|^2 / E |g|^2, without bias from pairs of groups. n groups together have
-a signal of n s / (1 - s) times their noise. All at the base model, where a training starts.
+other prompts' gradients have too: |E g|^2 / E |g|^2, without bias from pairs of groups. n groups together
+have a signal of n s / (1 - s) times their noise. All at the base model, where a training starts.
 """
 
 import tempfile

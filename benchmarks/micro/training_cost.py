@@ -58,7 +58,8 @@ def cost_rows(recipe: TrainSettings, quick: bool) -> list[CostRow]:
     All have the recipe's bfloat16, but for the row that says what that spares. No setting needs the
     autoencoder or the text encoder while it trains. A prefix can be shared, and the ODE be of higher order,
     only outside a window: those rows have one too.
-    The last row has all savings, but holds the policy to the base model outside a shorter window.
+    With all savings one step is stochastic, in which members part from a shared prefix: one pass serves them.
+    The last row also holds the policy to the base model outside that step.
     """
     plain = {
         "sde_window_start": 0,
@@ -68,14 +69,24 @@ def cost_rows(recipe: TrainSettings, quick: bool) -> list[CostRow]:
         "ode_solver": "euler",
         "ode_stride": 1,
         "skip_flat_groups": False,
+        "noise_scale": 0.3,
         "off_window_coef": 0.0,
-        "eval_every": 1 if quick else 2,
+        "off_window_members": 0,
+        "eval_every": 1 if quick else 4,
     }
+    if not quick:
+        plain |= {"iterations": 40, "lr": 1.0e-3, "ema_decay": 0.8}
     window = {"sde_window_length": 1 if quick else 3}
     prefix = {"sde_window_start": 1, "shared_noise": True}
     higher_order = {"ode_solver": "unipc", "ode_stride": 2}
-    together = plain | window | prefix | higher_order | {"kl_coef": 0.0, "skip_flat_groups": True}
-    leash = {"sde_window_length": 1 if quick else 2, "off_window_coef": recipe.off_window_coef}
+    parting = {
+        "sde_window_start": 1 if quick else 2,
+        "sde_window_length": 1,
+        "shared_noise": True,
+        "noise_scale": 0.5,
+    }
+    together = plain | parting | higher_order | {"kl_coef": 0.0, "skip_flat_groups": True}
+    leash = {"off_window_coef": recipe.off_window_coef, "off_window_members": 2}
     return [
         CostRow(PLAIN, plain),
         CostRow("window", plain | window),

@@ -103,8 +103,8 @@ def test_the_signal_of_a_gradient_is_measured_for_every_row(benchmark):
     _, folder = benchmark("gradient_signal", "--groups", "3", "--rows", "place", "window")
     rows = result(folder, "gradient_signal")["figures"]["rows"]
     assert list(rows)[:3] == ["place: step 0", "place: step 1", "window: own starting noises"]
-    members, behind = 4, 2
+    members, batches, behind = 4, 2, 2
     # Of two ODE steps UniPC takes one with stride 2; members that part in the trained step share its passes.
-    assert rows["place: step 0"]["evaluations"] == 1 + members * (behind - 1) + 2
+    assert rows["place: step 0"]["evaluations"] == 1 + members * (behind - 1) + 2 * batches
     assert rows["window: own starting noises"]["evaluations"] > rows["place: step 0"]["evaluations"]
     assert not (folder / "train" / "gradient_signal").exists()

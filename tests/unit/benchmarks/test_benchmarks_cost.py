@@ -65,14 +65,20 @@ def test_rows_are_valid_and_cost_what_they_promise(tmp_path, quick):
             ode_solver=s.ode_solver,
             ode_stride=s.ode_stride,
         )
-        passes = len(s.sde_window) * (3 if s.kl_coef else 2) + (3 if s.off_window_coef else 0)
-        spent[row.group] = steps.forwards(s.group_size, s.shared_noise) + s.group_size * passes
+        each = 3 if s.kl_coef else 2
+        passes = s.group_size * len(s.sde_window) * each
+        if s.shared_noise:  # one pass serves a batch of members that stand at the same state
+            passes -= (s.group_size - s.group_size // s.update_batch) * each
+        held = min(s.off_window_members or s.group_size, s.group_size // s.updates_per_rollout)
+        if s.off_window_coef:
+            passes += 3 * held * s.updates_per_rollout
+        spent[row.group] = steps.forwards(s.group_size, s.shared_noise) + passes
     alike = {PLAIN, "skip_flat_groups", "float32"}
     assert {spent[group] for group in alike} == {max(spent.values())}
     assert spent[ALL] == min(spent.values())
     assert all(cost < spent[PLAIN] for group, cost in spent.items() if group not in alike)
     if not quick:
-        assert spent[ALL] < spent[LEASHED] < 0.36 * spent[PLAIN]
+        assert spent[ALL] < spent[LEASHED] < 0.15 * spent[PLAIN]
 
 
 def test_costs_are_summed_up_to_the_first_evaluation_at_the_target(training):
