@@ -161,6 +161,62 @@ def test_left_out_samples_are_counted(make_trainer):
     assert all(torch.isfinite(tensor).all() for tensor in weights_of(trainer).values())
 
 
+class NaNBackwards(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.nan
+
+
+def broken_at(trainer, state, kind):
+    """Breaks the velocity at one state, or its gradient, whatever batch it is in."""
+    whole = trainer.policy.velocity
+
+    def velocity(x, *arguments, **options):
+        result = whole(x, *arguments, **options)
+        rows = list(result.unbind())
+        for row, own in enumerate(x):
+            if torch.equal(own, state):
+                rows[row] = rows[row] * math.nan if kind == "velocity" else NaNBackwards.apply(rows[row])
+        return torch.stack(rows)
+
+    trainer.policy.velocity = velocity
+
+
+@pytest.mark.parametrize("kind", ["velocity", "gradient"])
+def test_a_loss_or_gradient_that_is_left_out(make_trainer, kind):
+    """The gradient is that of all other losses, and of the broken member's other step."""
+    settings = SETTINGS | {"kl_coef": 0.1, "grad_clip": 1e9, "update_batch": 4, "prompts_per_rollout": 1}
+    trainer = make_trainer(skip_nonfinite=True, **settings)
+    group = trainer.rollout(trainer.prompts_of_iteration()[0])
+    advantages = torch.tensor([[1.0, -2.0, 0.5, 0.7]])
+    objective = torch.zeros(())
+    for step in range(group.num_steps):
+        for member in range(4):
+            if (step, member) != (1, 2):
+                one = slice(member, member + 1)
+                loss = step_loss(trainer.policy, group, step, one, advantages[0, one], 1e-3, kl_coef=0.1)
+                objective = objective + loss.loss / (4 * group.num_steps)
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(objective, trainer.parameters)])
+
+    broken_at(trainer, group.states[2, 1].clone(), kind)
+    metrics = trainer.update([group], advantages)
+    gradient = torch.cat([parameter.grad.flatten() for parameter in trainer.parameters])
+    assert (gradient - expected).norm() < 1e-4 * expected.norm()
+    assert metrics["policy/skipped"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in weights_of(trainer).values())
+
+
+def test_no_loss_is_left(trained, stops):
+    trainer = trained(skip_nonfinite=True)
+    parameter = next(iter(trainer.policy.trainable_parameters().values()))
+    parameter.register_hook(lambda gradient: gradient * math.nan)
+    stops(trainer, "no loss of an update in iteration 2 is finite: skip_nonfinite leaves nothing to train on")
+
+
 def test_nothing_is_left(trained, stops):
     trainer = trained(skip_nonfinite=True)
     with torch.no_grad():

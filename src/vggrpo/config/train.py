@@ -144,8 +144,8 @@ class TrainSettings(SamplingRunSettings):
     )
     skip_nonfinite: bool = Field(
         False,
-        description="leave samples out, and count them, that are not finite or have a reward that is not, "
-        "instead of stopping",
+        description="leave samples out, and count them, that are not finite or have a reward, loss or "
+        "gradient that is not, instead of stopping",
     )
 
     clip_eps: PositiveFloat = Field(1e-3, description="the ratio is clipped to [1 - clip_eps, 1 + clip_eps]")

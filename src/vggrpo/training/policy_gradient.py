@@ -7,7 +7,8 @@ gradient, up to the order of float32 sums.
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from vggrpo.training.losses import PolicyLoss, policy_loss
 RATIO_TOLERANCE = 1e-6
 """How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
 FORWARDS, BACKWARDS = "cost/denoiser_forwards", "cost/denoiser_backwards"
+SKIPPED = "policy/skipped"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,8 @@ class Piece:
     """Places of the piece's members in `group`."""
     members: list[int]
     """Their numbers among the members of all ranks."""
+    again: bool = False
+    """Whether it is part of a larger one that was not finite."""
 
     @property
     def passes(self) -> int:
@@ -48,6 +52,12 @@ class Piece:
     def passes_at(self, step: int) -> int:
         """The same for their states at a step of the window, of which they may share the first."""
         return self.group.condition.passes if shares_state(self.group, step) else self.passes
+
+    def one_by_one(self) -> Iterator["Piece"]:
+        """A piece for each member."""
+        for place, member in enumerate(self.members):
+            row = self.rows.start + place
+            yield replace(self, rows=slice(row, row + 1), members=[member], again=True)
 
 
 class PolicyGradient:
@@ -95,20 +105,52 @@ class PolicyGradient:
         self.figures: dict[str, float] = defaultdict(float, {FORWARDS: 0.0, BACKWARDS: 0.0})
         """This rank's part of the metrics, over all updates so far."""
         self.histograms = UpdateHistograms(settings.clip_eps, start, length)
+        # Ranks that make their forward passes together cannot repeat one of them alone.
+        self.skips = settings.skip_nonfinite and not settings.lockstep
+        if self.skips:
+            self.figures[SKIPPED] = 0.0
 
-    def add(self, number: int) -> None:
+    def add(self, number: int) -> int:
         """Adds this rank's part of the gradient of update `number`, which is on its share of every group.
 
+        Returns:
+            How many losses, of one member each, are in it.
+
         Raises:
-            FloatingPointError: if a loss or gradient is not finite, or the policy is not the one that drew
-                the rollouts before the first update on them.
+            FloatingPointError: if a loss or gradient is not finite (and not to be skipped), or the policy is
+                not the one that drew the rollouts before the first update on them.
         """
+        losses = 0
         for piece in self._pieces(number):
             for step in range(piece.group.num_steps):
-                self._add_step(piece, step, number)
+                losses += self._add(piece, partial(self._add_step, step=step, number=number))
         if self.settings.off_window_coef:
             for piece in self._pieces(number, self.leashed):
-                self._add_leash(piece, number)
+                losses += self._add(piece, partial(self._add_leash, number=number))
+        return losses
+
+    def _add(self, piece: Piece, add: Callable[[Piece], None]) -> int:
+        """Adds the gradient of a piece, where that is to be skipped without the members for which it is not
+        finite; the number of the others.
+        """
+        self.on_pass()
+        if not self.skips:
+            with naming_samples(self.iteration, piece.group.prompt_id, piece.members, LOWER):
+                add(piece)
+            return len(piece.members)
+        parameters = self.policy.trainable_parameters().values()
+        before = [None if p.grad is None else p.grad.clone() for p in parameters]
+        try:
+            add(piece)
+        except NonFiniteError:
+            for parameter, gradient in zip(parameters, before, strict=True):
+                parameter.grad = gradient
+        else:
+            return len(piece.members)
+        if len(piece.members) == 1:
+            self.figures[SKIPPED] += 1
+            return 0
+        return sum(self._add(one, add) for one in piece.one_by_one())
 
     def _pieces(self, number: int, most: int | None = None) -> Iterator[Piece]:
         """This rank's share of the members of update `number`, of every group that counts.
@@ -131,16 +173,14 @@ class PolicyGradient:
 
     def _add_step(self, piece: Piece, step: int, number: int) -> None:
         """The clipped loss of one step of the window."""
-        self.on_pass()
         settings, group = self.settings, piece.group
         weight = len(piece.members) / (self.share * len(self.groups) * group.num_steps)
         advantages = self.advantages[piece.slot][piece.members]
-        with naming_samples(self.iteration, group.prompt_id, piece.members, LOWER):
-            loss = step_loss(
-                self.policy, group, step, piece.rows, advantages, settings.clip_eps, settings.kl_coef
-            )
-            self._backpropagate(weight * loss.loss, piece, piece.passes_at(step))
-        if number == 0:
+        loss = step_loss(
+            self.policy, group, step, piece.rows, advantages, settings.clip_eps, settings.kl_coef
+        )
+        self._backpropagate(weight * loss.loss, piece, piece.passes_at(step))
+        if number == 0 and not piece.again:  # another batch than the rollout's may round otherwise
             check_on_policy(loss, self.iteration)
         for name, value in loss.metrics().items():
             self.figures[name] += self.scale * weight * value
@@ -149,25 +189,23 @@ class PolicyGradient:
 
     def _add_leash(self, piece: Piece, number: int) -> None:
         """The distance to the base model outside the window, at one level for each group in an update."""
-        self.on_pass()
         group, levels = piece.group, self.levels_outside
         # A function of the update, not of the piece: any number of ranks and any batch has the same.
         stream = (self.settings.seed, "off-window", self.iteration, number, piece.slot)
         level = levels[derive_seed(*stream) % len(levels)]
         weight = len(piece.members) / (self.leashed * len(self.groups))
-        with naming_samples(self.iteration, group.prompt_id, piece.members, LOWER):
-            distance = off_window_distance(self.policy, group, level, piece.rows)
-            self._backpropagate(weight * self.settings.off_window_coef * distance, piece, piece.passes)
+        distance = off_window_distance(self.policy, group, level, piece.rows)
+        self._backpropagate(weight * self.settings.off_window_coef * distance, piece, piece.passes)
         self.figures["policy/off_window"] += self.scale * (weight * distance.item())
         self.figures[FORWARDS] += 2 * piece.passes
 
     def _backpropagate(self, loss: Tensor, piece: Piece, passes: int) -> None:
         """Raises NonFiniteError if a gradient is not finite."""
         loss.backward()
-        self.figures[BACKWARDS] += passes
         broken = broken_gradient(self.policy.trainable_parameters())
         if broken is not None:
             raise NonFiniteError(f"the gradient of {broken}", range(len(piece.members)))
+        self.figures[BACKWARDS] += passes
 
 
 def step_loss(

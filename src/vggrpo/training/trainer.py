@@ -27,7 +27,7 @@ from vggrpo.rewards import SceneReward
 from vggrpo.rollout import RolloutGroup, RolloutSteps, sample_group
 from vggrpo.training.advantages import group_advantages, group_statistics
 from vggrpo.training.average import WeightAverage
-from vggrpo.training.finite import SKIP, left_out, naming_samples
+from vggrpo.training.finite import LOWER, SKIP, left_out, naming_samples
 from vggrpo.training.interrupt import Stopped, StopRequest, deferred_stop, undone_if_stopped
 from vggrpo.training.loop import AVERAGE_FILE, require_finite
 from vggrpo.training.optim import (
@@ -49,7 +49,7 @@ from vggrpo.training.pending import (
     tidied,
 )
 from vggrpo.training.phases import Phases, first_metrics, shown
-from vggrpo.training.policy_gradient import FORWARDS, PolicyGradient
+from vggrpo.training.policy_gradient import FORWARDS, SKIPPED, PolicyGradient
 from vggrpo.training.ranks import Ranks
 from vggrpo.training.scoring import Scores, counted_weights, score_group
 
@@ -334,7 +334,9 @@ class VGGRPOTrainer:
             self.phases.show("update", number, updates)
             self.optimizer.zero_grad(set_to_none=True)
             with self.stop.together(self.ranks):
-                gradient.add(number)
+                losses = gradient.add(number)
+            if gradient.skips:
+                self._require_some(losses, gradient.figures[SKIPPED])
             self._exchange_gradients()
             norm = gradient_norm(self.parameters)
             require_finite(self.iteration, {"policy gradient": norm})
@@ -345,6 +347,15 @@ class VGGRPOTrainer:
             norms += norm.item() / updates
         self.histograms = gradient.histograms.of_all(self.ranks)
         return self.ranks.sum_figures(gradient.figures) | {"policy/grad_norm": norms}
+
+    def _require_some(self, losses: int, skipped: float) -> None:
+        """Raises FloatingPointError if all losses of all ranks were skipped."""
+        total = self.ranks.sum_figures({"losses": losses, SKIPPED: skipped})
+        if total[SKIPPED] and not total["losses"]:
+            raise FloatingPointError(
+                f"no loss of an update in iteration {self.iteration + 1} is finite: skip_nonfinite leaves "
+                f"nothing to train on. The weights were not updated with it. {LOWER}"
+            )
 
     def _exchange_gradients(self) -> None:
         """Makes the gradients the sum of all ranks'; one without a member in this update adds nothing."""
