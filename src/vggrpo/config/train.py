@@ -159,6 +159,7 @@ class TrainSettings(SamplingRunSettings):
         description="weight of the squared distance to the base model's velocity at the noise levels outside "
         "the window, which neither the reward nor the KL sees",
     )
+    off_window_sigma: float = Field(1.0, gt=0, le=1, description="only at noise levels below this")
     off_window_members: NonNegativeInt = Field(
         0, description="members of a group whose distance that is, in every update; 0: all of the update's"
     )

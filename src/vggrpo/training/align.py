@@ -26,6 +26,7 @@ from vggrpo.io.trackers import Tracked, Trackers, require_trackers
 from vggrpo.training.interrupt import Stopped, deferred_stop
 from vggrpo.training.lgm_admission import admit
 from vggrpo.training.models import open_models
+from vggrpo.training.policy_gradient import levels_outside
 from vggrpo.training.ranks import Ranks, open_ranks, require_shares, were_restarted
 from vggrpo.training.report import write_run_report
 from vggrpo.training.rewards import build_rewards
@@ -192,6 +193,8 @@ def _align(settings: TrainSettings, ranks: Ranks, on_evaluation: Callable[[int],
         )
     models = open_models(settings, device, settings.gradient_checkpointing)
     policy, lgm, geometry = models.policy, models.lgm, models.geometry
+    latent_shape = policy.latent_shape(settings.num_frames, settings.height, settings.width)
+    levels_outside(settings, policy.schedule(settings.train_steps, latent_shape))  # are there any to hold?
     admit(settings, lgm, report=ranks.is_first)
 
     restarted = were_restarted(ranks)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.backbones import VideoBackbone
-from vggrpo.config import TrainSettings
+from vggrpo.config import ConfigError, TrainSettings
 from vggrpo.flow import SigmaSchedule
 from vggrpo.io import derive_seed
 from vggrpo.rollout import NonFiniteError, RolloutGroup, off_window_distance, rescore, shares_state
@@ -90,8 +90,7 @@ class PolicyGradient:
         self.settings, self.policy, self.iteration = settings, policy, iteration
         self.groups, self.members, self.advantages, self.on_pass = groups, members, advantages, on_pass
         start, length = window
-        steps = enumerate(schedule.steps())
-        self.levels_outside = [s for step, (s, _) in steps if step not in settings.trained_steps]
+        self.levels_outside = levels_outside(settings, schedule)
         self.share = settings.group_size // settings.updates_per_rollout
         """Members of a group in one update."""
         self.leashed = min(self.share, settings.off_window_members or self.share)
@@ -206,6 +205,22 @@ class PolicyGradient:
         if broken is not None:
             raise NonFiniteError(f"the gradient of {broken}", range(len(piece.members)))
         self.figures[BACKWARDS] += passes
+
+
+def levels_outside(settings: TrainSettings, schedule: SigmaSchedule) -> list[float]:
+    """The noise levels at which `off_window_coef` may hold a policy to the base model.
+
+    Raises:
+        ConfigError: if it should, but there are none.
+    """
+    outside = [s for step, (s, _) in enumerate(schedule.steps()) if step not in settings.trained_steps]
+    below = [sigma for sigma in outside if sigma < settings.off_window_sigma]
+    if settings.off_window_coef and not below:
+        raise ConfigError(
+            f"off_window_sigma is {settings.off_window_sigma:g}, but the lowest noise level outside the "
+            f"window is {min(outside):.3g}: raise it, or set off_window_coef to 0"
+        )
+    return below
 
 
 def step_loss(

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from formula_lgm import AlwaysOne, FailsBehind, StandsRight
+from vggrpo.config import ConfigError
 from vggrpo.io import load_tensors, verify_manifest
 from vggrpo.rollout import off_window_distance
 from vggrpo.training import group_advantages
-from vggrpo.training.policy_gradient import PolicyGradient, step_loss
+from vggrpo.training.policy_gradient import PolicyGradient, levels_outside, step_loss
 
 
 def gradient_of_update(trainer, groups, advantages):
@@ -108,6 +109,7 @@ def test_a_window_that_moves_stays_in_its_range_and_the_leash_outside_it(make_tr
         sde_window_start=1,
         sde_window_stop=4,
         off_window_coef=0.1,
+        off_window_sigma=0.8,
     )
     windows, levels = set(), set()
     groups = [trainer.rollout(0)]
@@ -127,7 +129,20 @@ def test_a_window_that_moves_stays_in_its_range_and_the_leash_outside_it(make_tr
         levels.add(tuple(gradient.levels_outside))
     assert windows == {(1, 1), (2, 1), (3, 1)}
     sigmas = trainer.schedule.sigmas.tolist()
-    assert levels == {(sigmas[0], *sigmas[4:7])}
+    outside = (sigmas[0], *sigmas[4:7])
+    below = tuple(sigma for sigma in outside if sigma < 0.8)
+    assert levels == {below}
+    assert 0 < len(below) < len(outside)
+
+
+def test_a_leash_without_a_level_is_refused(make_trainer):
+    trainer = make_trainer(train_steps=4, sde_window_length=1, off_window_coef=0.1, off_window_sigma=0.1)
+    with pytest.raises(
+        ConfigError, match=r"off_window_sigma is 0\.1, but the lowest noise level outside the"
+    ):
+        levels_outside(trainer.settings, trainer.schedule)
+    without = trainer.settings.model_copy(update={"off_window_coef": 0.0})
+    assert levels_outside(without, trainer.schedule) == []
 
 
 def test_a_random_window_is_drawn_anew_but_the_same_after_a_resume(make_trainer):
