@@ -58,35 +58,47 @@ def cost_rows(recipe: TrainSettings, quick: bool) -> list[CostRow]:
     All have the recipe's bfloat16, but for the row that says what that spares. No setting needs the
     autoencoder or the text encoder while it trains. A prefix can be shared, and the ODE be of higher order,
     only outside a window: those rows have one too.
-    With all savings one step is stochastic, in which members part from a shared prefix: one pass serves them.
-    The last row also holds the policy to the base model outside that step.
+    With all savings one step is stochastic, where the recipe has it, in which members part from a shared
+    prefix: one pass serves them. The last row also holds the policy to the base model at low noise, as the
+    recipe does.
     """
     plain = {
         "sde_window_start": 0,
         "sde_window_length": "all",
         "sde_window_moves": "never",
+        "sde_window_stop": None,
         "shared_noise": False,
         "ode_solver": "euler",
         "ode_stride": 1,
         "skip_flat_groups": False,
         "noise_scale": 0.3,
+        "kl_coef": 0.05,
         "off_window_coef": 0.0,
+        "off_window_sigma": 1.0,
         "off_window_members": 0,
+        "ema_decay": 0.8,
+        "reward_weights.camera_motion": 0.67,
+        "reward_weights.reprojection": 0.33,
         "eval_every": 1 if quick else 4,
     }
     if not quick:
-        plain |= {"iterations": 40, "lr": 1.0e-3, "ema_decay": 0.8}
+        plain |= {"lr": 1.0e-3, "prompts_per_rollout": 4, "iterations": 40, "checkpoint_every": 5}
     window = {"sde_window_length": 1 if quick else 3}
     prefix = {"sde_window_start": 1, "shared_noise": True}
     higher_order = {"ode_solver": "unipc", "ode_stride": 2}
     parting = {
-        "sde_window_start": 1 if quick else 2,
+        "sde_window_start": 1,
         "sde_window_length": 1,
         "shared_noise": True,
-        "noise_scale": 0.5,
+        "noise_scale": recipe.noise_scale,
     }
+    if not quick:
+        names = ("sde_window_start", "sde_window_stop", "sde_window_moves")
+        parting |= {name: getattr(recipe, name) for name in names} | {"iterations": 20}
     together = plain | parting | higher_order | {"kl_coef": 0.0, "skip_flat_groups": True}
-    leash = {"off_window_coef": recipe.off_window_coef, "off_window_members": 2}
+    leash = {
+        name: getattr(recipe, name) for name in ("off_window_coef", "off_window_sigma", "off_window_members")
+    }
     return [
         CostRow(PLAIN, plain),
         CostRow("window", plain | window),

@@ -30,6 +30,8 @@ SIZES = {
     "prompts_per_rollout": 2,
     "iterations": ITERATIONS,
     "train_steps": 5,
+    "sde_window_start": 1,
+    "sde_window_stop": 4,
     "rollout_batch": 4,
     "update_batch": 4,
     "precision": "float32",
