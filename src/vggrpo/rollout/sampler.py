@@ -121,8 +121,11 @@ def sample_group(
             x = x.to(storage_dtype).float()
             kept["states"][:, 0] = x
         for place, (index, sigma) in enumerate(steps.stochastic()):
-            parts = place == 0 and parting is not None
-            step = steps.transition(x, parting.expand_as(x) if parts else velocity(x, sigma), index)
+            if place == 0 and parting is not None:
+                predicted = parting.expand_as(x)
+            else:
+                predicted = velocity(x, sigma)
+            step = steps.transition(x, predicted, index)
             x = step.sample(step_generators(own_seeds, index)).to(storage_dtype).float()
             kept["states"][:, place + 1] = x
             kept["log_probs"][:, place] = step.log_prob(x)

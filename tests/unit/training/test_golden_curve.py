@@ -50,8 +50,8 @@ CURVES = {
 """Absolute tolerances. A loss is the small difference of large terms; one of 48 steps that falls on the other
 side of the clip range is .02."""
 RELATIVE = 1e-3
-"""Rounding in other batches moves the curves by 2e-4 (the loss by 1e-8), an `off_window_coef` of .021 in place
-of .02 the KL by 3e-3, a learning rate that is 1 % higher by .02."""
+"""Rounding in other batches moves the curves by 2e-4 (the loss by 1e-8), an `off_window_coef` of .021 in
+place of .02 the KL by 3e-3, a learning rate that is 1 % higher by .02."""
 
 
 def curve(pipeline: Path, output: Path, **changes: object) -> dict[str, list[float]]:
