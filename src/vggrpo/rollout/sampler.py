@@ -121,10 +121,7 @@ def sample_group(
             x = x.to(storage_dtype).float()
             kept["states"][:, 0] = x
         for place, (index, sigma) in enumerate(steps.stochastic()):
-            if place == 0 and parting is not None:
-                predicted = parting.expand_as(x)
-            else:
-                predicted = velocity(x, sigma)
+            predicted = parting.expand_as(x) if place == 0 and parting is not None else velocity(x, sigma)
             step = steps.transition(x, predicted, index)
             x = step.sample(step_generators(own_seeds, index)).to(storage_dtype).float()
             kept["states"][:, place + 1] = x
