@@ -18,6 +18,7 @@ import torch
 from harness.options import TableOptions, chosen_rows, parse, run
 from harness.results import figure, markdown_table, write_result
 from harness.workspace import Workspace
+from plots import draw
 from torch import Tensor
 
 from vggrpo.config import ConfigError, TrainSettings
@@ -107,7 +108,7 @@ def main(words: list[str] | None = None) -> int:
     settings = workspace.policy_settings(lgm, NAME, options.seeds[0], signal_rows(options.quick)[0].changes)
     labels = [f"{row.group}: {row.label}" for row in rows]
     figures = {"groups": options.groups, "rows": dict(zip(labels, measured, strict=True))}
-    write_result(NAME, options, {"train": settings}, figures, as_text(figures))
+    draw(write_result(NAME, options, {"train": settings}, figures, as_text(figures)))
     return 0
 
 

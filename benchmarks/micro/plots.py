@@ -230,6 +230,38 @@ def best_of(figures: Figures, path: Path) -> None:
     save(figure, path)
 
 
+def gradient_signal(figures: Figures, path: Path) -> None:
+    """The signal in a group's gradient, a row a setting."""
+    labels = list(figures["rows"])
+    figure = Figure(figsize=(7.5, 1.2 + ROW_HEIGHT * len(labels)), layout="constrained")
+    signals = Series([interval(row["signal"]) for row in figures["rows"].values()], LGM)
+    axes = figure.subplots()
+    forest(axes, labels, [signals], "share of signal in the gradient of a group", references=(0.0,))
+    _separate_groups([axes], [label.split(":")[0] for label in labels])
+    save(figure, path)
+
+
+def training_cost(figures: Figures, path: Path) -> None:
+    """What denoiser evaluations buy: the held-out reward over their number, a line a training."""
+    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for source, axes in zip(SOURCE_COLOURS, panels, strict=True):
+        for place, row in enumerate(figures["rows"]):
+            colour, marker = GROUP_COLOURS[place % 6], GROUP_MARKERS[place % 6]
+            for points in row["curves"].values():
+                spent = [point["evaluations"] for point in points[1:]]
+                gains = [point[source] for point in points[1:]]
+                label = row["group"].replace("_", " ")
+                axes.plot(spent, gains, f"-{marker}", color=colour, markersize=3.5, linewidth=1, label=label)
+        axes.axhline(0, color="grey", linewidth=0.8)
+        axes.set_xscale("log")
+        axes.grid(color="#E6E6E6", linewidth=0.8)
+        axes.set_xlabel("denoiser evaluations, rollouts and updates", fontsize=8.5)
+        _style(axes, f"held-out reward by the {SOURCE_WORDS[source]}: gain")
+    panels[0].axhline(figures["target"], color=WARNING, linewidth=1.4, label="target")
+    save(figure, path)
+
+
 def apart(heights: Sequence[float], places: Sequence[float], distance: float) -> list[float]:
     """Heights of labels, raised where they would cover one whose place is less than a factor of 3 away."""
     moved = list(heights)
@@ -263,7 +295,10 @@ def noise_tuning(figures: Figures) -> NoiseTuning:
 
 PICTURES: dict[str, Callable[[Figures, Path], None]] = {
     picture.__name__: picture
-    for picture in (main_result, ablations, lgm_ablation, alarm_experiment, noise, guidance, best_of)
+    for picture in (
+        *(main_result, ablations, lgm_ablation, alarm_experiment, noise, guidance, best_of),
+        *(gradient_signal, training_cost),
+    )
 }
 """By the name of the benchmark."""
 

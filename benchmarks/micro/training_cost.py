@@ -17,6 +17,7 @@ from harness.options import TableOptions, chosen_rows, parse, run
 from harness.pairs import Pairs
 from harness.results import figure, markdown_table, write_result
 from harness.workspace import PolicyRun, Workspace
+from plots import draw
 
 from vggrpo.config import TrainSettings
 from vggrpo.evaluation import EvaluationRecords, Interval, weighted_reward
@@ -138,10 +139,21 @@ class Training:
         iterations = [one.iteration for one in evaluated]
         return cls(settings.seed, iterations, [one.records for one in evaluated], metrics)
 
-    def gain(self, evaluation: int) -> float:
-        """Change of the reward by the latent geometry model up to an evaluation, by its place."""
-        change = self.records[evaluation].values(LGM) - self.records[0].values(LGM)
+    def gain(self, evaluation: int, column: str = LGM) -> float:
+        """Change of the reward up to an evaluation, by its place; by the latent geometry model."""
+        change = self.records[evaluation].values(column) - self.records[0].values(column)
         return float(np.nanmean(change))
+
+    def curve(self) -> list[dict[str, float]]:
+        """Denoiser evaluations and both judges' gains at every evaluation."""
+        return [
+            {
+                "evaluations": self.spent(place)["evaluations"],
+                "lgm": self.gain(place, LGM),
+                "teacher": self.gain(place, TEACHER),
+            }
+            for place in range(len(self.records))
+        ]
 
     def first_at(self, target: float) -> int | None:
         """Place of the first evaluation whose gain reaches the target; None if none does."""
@@ -199,7 +211,7 @@ def main(words: list[str] | None = None) -> int:
         ],
     }
     settings = {"train": workspace.policy_settings(lgm, PLAIN, changes=every[0].changes)}
-    write_result(NAME, options, settings | {"seeds": options.seeds}, figures, as_text(figures))
+    draw(write_result(NAME, options, settings | {"seeds": options.seeds}, figures, as_text(figures)))
     return 0
 
 
@@ -231,6 +243,7 @@ def row_figures(
         "share_of_plain": mean_of(spent, "evaluations") / float(np.mean(plain_spent))
         if plain_spent
         else None,
+        "curves": {t.seed: t.curve() for t in trainings},
         "gains_at_the_end": {t.seed: t.gain(-1) for t in trainings},
         "reward_std": {name: float(np.mean([each[name] for each in deviations])) for name in deviations[0]},
         "flat_groups": float(np.mean([line["group/frac_zero_std"] for t in trainings for line in t.metrics])),

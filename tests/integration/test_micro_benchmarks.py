@@ -93,9 +93,10 @@ def test_training_cost_charges_every_row_and_judges_the_bar(benchmark):
     assert len(rows) == 10
     assert "all: at most 0.4 of plain's evaluations" in outcome.out
     metrics = read_records(folder / "train" / "cost-all" / "seed_0" / "metrics.jsonl")
-    # Four samples: a step for all and one each, one stochastic step, and two more; no reference.
+    # Four samples: a step and the stochastic one for all, the last for each; a pass an update; no reference.
     costs = [line["cost/denoiser_forwards"] for line in metrics if "cost/denoiser_forwards" in line]
-    assert costs == [1 + 4 * 2 + 4] * 2
+    assert costs == [1 + 1 + 4 + 2] * 2
+    assert (folder / "results" / "training_cost.png").read_bytes().startswith(b"\x89PNG")
     assert set(rows["all"]["reward_std"]) == {"reward/camera_motion/std", "reward/reprojection/std"}
 
 
@@ -108,3 +109,4 @@ def test_the_signal_of_a_gradient_is_measured_for_every_row(benchmark):
     assert rows["place: step 0"]["evaluations"] == 1 + members * (behind - 1) + 2 * batches
     assert rows["window: own starting noises"]["evaluations"] > rows["place: step 0"]["evaluations"]
     assert not (folder / "train" / "gradient_signal").exists()
+    assert (folder / "results" / "gradient_signal.png").read_bytes().startswith(b"\x89PNG")
