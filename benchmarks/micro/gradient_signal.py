@@ -3,8 +3,9 @@
     python benchmarks/micro/gradient_signal.py [--groups 24] [--rows place] [--quick]
 
 The gradient of one group of rollouts is mostly noise. Its signal s is the share of its squared length that
-other prompts' gradients have too: |E g|^2 / E |g|^2, without bias from pairs of groups. n groups together
-have a signal of n s / (1 - s) times their noise. All at the base model, where a training starts.
+other prompts' gradients have too: |E g|^2 / E |g|^2, the former from pairs of groups. n groups together
+have a signal of n s / (1 - s) times their noise. All at the base model, where a training starts. Nothing is
+kept until the end: an interrupted measurement begins anew.
 """
 
 import tempfile
@@ -25,7 +26,7 @@ from vggrpo.config import ConfigError, TrainSettings
 from vggrpo.evaluation import Interval
 from vggrpo.io import RunFolder
 from vggrpo.rollout import RolloutGroup
-from vggrpo.training.advantages import group_advantages
+from vggrpo.training.advantages import group_advantages, group_statistics
 from vggrpo.training.models import open_models
 from vggrpo.training.policy_gradient import BACKWARDS, FORWARDS, PolicyGradient
 from vggrpo.training.rewards import build_rewards
@@ -79,7 +80,7 @@ def signal_rows(quick: bool) -> list[SignalRow]:
     own = {"shared_noise": False}
     camera, reprojection = "reward_weights.camera_motion", "reward_weights.reprojection"
     rows = [
-        *(SignalRow("place", f"step {n}", {"sde_window_start": n}) for n in range(2 if quick else 8)),
+        *(SignalRow("place", f"step {n}", {"sde_window_start": n}) for n in range(2 if quick else 9)),
         *(SignalRow("noise", f"noise {scale:g}", {"noise_scale": scale}) for scale in (0.3, 0.7, 1.0)),
         SignalRow("reward", "camera motion", {reprojection: 0.0}),
         SignalRow("reward", "reprojection", {camera: 0.0}),
@@ -100,12 +101,15 @@ def main(words: list[str] | None = None) -> int:
         raise ConfigError(f"--groups is {options.groups}: an agreement with an interval needs at least 3")
     workspace = Workspace(options)
     lgm = workspace.lgm()
+    prompts = workspace.policy_settings(lgm, NAME).num_prompts
+    if prompts is not None and options.groups > prompts and not options.quick:
+        raise ConfigError(f"--groups is {options.groups}, but the recipe has {prompts} prompts, one a group")
     rows, measured = chosen_rows(signal_rows(options.quick), options.rows), []
     for row in rows:
         settings = workspace.policy_settings(lgm, NAME, options.seeds[0], row.changes)
-        measured.append(measure(settings, options.groups))
+        measured.append({"changes": row.changes, **measure(settings, options.groups)})
         print(f"{row.label}: {figure(measured[-1]['signal'])}", flush=True)
-    settings = workspace.policy_settings(lgm, NAME, options.seeds[0], signal_rows(options.quick)[0].changes)
+    settings = workspace.policy_settings(lgm, NAME, options.seeds[0])
     labels = [f"{row.group}: {row.label}" for row in rows]
     figures = {"groups": options.groups, "rows": dict(zip(labels, measured, strict=True))}
     draw(write_result(NAME, options, {"train": settings}, figures, as_text(figures)))
@@ -121,15 +125,19 @@ def measure(settings: TrainSettings, groups: int) -> dict[str, Any]:
         for trainer.iteration in range(groups):
             group = trainer.rollout(*trainer.prompts_of_iteration())
             scores = trainer.score([group])
-            advantages = group_advantages(scores.rewards, trainer.weights, scores.valid)
+            advantages = group_advantages(
+                scores.rewards, trainer.weights, scores.valid, settings.advantage_clip
+            )
             gradient, passes = gradient_of(trainer, group, advantages)
             gradients.append(gradient)
-            stds.append({name: values.std().item() for name, values in scores.rewards.items()})
+            stds.append(group_statistics(scores.rewards, scores.valid))
             cost += passes + trainer.rollout_forwards(group)
         seconds = (time.monotonic() - started) / groups
     return {
         "signal": signal(torch.stack(gradients)),
-        "reward_std": {name: sum(each[name] for each in stds) / groups for name in stds[0]},
+        "reward_std": {
+            name: sum(each[f"reward/{name}/std"] for each in stds) / groups for name in trainer.rewards
+        },
         "evaluations": cost / groups,
         "seconds": seconds,
     }
@@ -190,12 +198,13 @@ def signal(gradients: Tensor) -> Interval:
 def as_text(figures: Mapping[str, Any]) -> str:
     """The table as markdown."""
     header = ["row", "signal of a group", "groups for as much signal as noise", "denoiser evaluations"]
-    header += ["s a group", "signal a minute"]
+    header += ["s a group", "signal over noise a minute"]
     rows: list[Sequence[str]] = []
     for label, row in figures["rows"].items():
         share = row["signal"].mean
         needed = f"{(1 - share) / share:.0f}" if row["signal"].low > 0 else "-"
-        numbers = [f"{row['evaluations']:.0f}", f"{row['seconds']:.2f}", f"{60 * share / row['seconds']:.2f}"]
+        bought = 60 * share / (1 - share) / row["seconds"]
+        numbers = [f"{row['evaluations']:.0f}", f"{row['seconds']:.2f}", f"{bought:.2f}"]
         rows.append([label, figure(row["signal"]), needed, *numbers])
     lead = (
         f"Signal: the share of the squared length of a group's gradient that other prompts' have too, by "

@@ -252,7 +252,8 @@ def training_cost(figures: Figures, path: Path) -> None:
                 spent = [point["evaluations"] for point in points[1:]]
                 gains = [point[source] for point in points[1:]]
                 label = row["group"].replace("_", " ")
-                axes.plot(spent, gains, f"-{marker}", color=colour, markersize=3.5, linewidth=1, label=label)
+                style = f"{'-' if place < 6 else '--'}{marker}"
+                axes.plot(spent, gains, style, color=colour, markersize=3.5, linewidth=1, label=label)
         axes.axhline(0, color="grey", linewidth=0.8)
         axes.set_xscale("log")
         axes.grid(color="#E6E6E6", linewidth=0.8)

@@ -7,6 +7,7 @@ import torch
 from faulty import Velocities, breaks, same, weights_of
 
 from formula_lgm import AlwaysOne, StandsRight
+from vggrpo.rollout import off_window_distance
 from vggrpo.training import group_advantages
 from vggrpo.training.policy_gradient import step_loss
 
@@ -207,7 +208,46 @@ def test_a_loss_or_gradient_that_is_left_out(make_trainer, kind):
     gradient = torch.cat([parameter.grad.flatten() for parameter in trainer.parameters])
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
     assert metrics["policy/skipped"] == 1
+    assert metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-6)
     assert all(torch.isfinite(tensor).all() for tensor in weights_of(trainer).values())
+
+
+def test_a_shared_state_that_is_left_out_takes_all_its_members(make_trainer):
+    shared = {"train_steps": 4, "sde_window_length": 2, "shared_noise": True, "update_batch": 4}
+    trainer = make_trainer(skip_nonfinite=True, prompts_per_rollout=1, **SETTINGS | shared)
+    group = trainer.rollout(trainer.prompts_of_iteration()[0])
+    broken_at(trainer, group.states[0, 0].clone(), "velocity")
+    metrics = trainer.update([group], torch.tensor([[1.0, -2.0, 0.5, 0.7]]))
+    assert metrics["policy/skipped"] == 4
+    assert metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_shared_state_names_all_its_members(make_trainer):
+    shared = {"train_steps": 4, "sde_window_length": 2, "shared_noise": True, "update_batch": 4}
+    trainer = make_trainer(prompts_per_rollout=1, **SETTINGS | shared)
+    group = trainer.rollout(trainer.prompts_of_iteration()[0])
+    broken_at(trainer, group.states[0, 0].clone(), "velocity")
+    with pytest.raises(FloatingPointError, match=r"sample 0, 1, 2, 3 of its group"):
+        trainer.update([group], torch.tensor([[1.0, -2.0, 0.5, 0.7]]))
+    with pytest.raises(FloatingPointError, match=r"sample 0, 1, 2, 3 of its group"):
+        trainer.rollout(trainer.prompts_of_iteration()[0])
+
+
+def test_a_sample_that_was_left_out_is_not_held_to_the_base_model(make_trainer):
+    settings = SETTINGS | {"train_steps": 4, "sde_window_length": 2, "prompts_per_rollout": 1}
+    trainer = make_trainer(skip_nonfinite=True, **settings)
+    with torch.no_grad():
+        for parameter in trainer.parameters:
+            parameter.add_(0.05)
+    Velocities(trainer, 2, breaks(row=1))
+    group = trainer.rollout(trainer.prompts_of_iteration()[0])
+    assert not group.old_log_probs[1].isfinite().any()
+    with torch.no_grad():
+        whole = off_window_distance(trainer.policy, group, 0.3).item()
+        each = [off_window_distance(trainer.policy, group, 0.3, slice(k, k + 1)).item() for k in range(4)]
+    assert each[1] == 0.0
+    assert min(each[0], each[2], each[3]) > 0.0
+    assert whole == pytest.approx(sum(each) / 4, rel=1e-5)
 
 
 def test_no_loss_is_left(trained, stops):

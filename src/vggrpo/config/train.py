@@ -100,7 +100,7 @@ class TrainSettings(SamplingRunSettings):
     )
     noise_scale: PositiveFloat = Field(0.7, description="the paper's a")
     sde_window_start: NonNegativeInt = Field(
-        0, description="first stochastic and trained step; of a window that moves, where it first is"
+        0, description="first stochastic and trained step; of a window that moves, at its first place"
     )
     sde_window_length: PositiveInt | Literal["all"] = Field(
         "all", description="number of stochastic and trained steps; `all` is every one but the last"
@@ -116,8 +116,9 @@ class TrainSettings(SamplingRunSettings):
     sde_window_stay: PositiveInt = Field(10, description="iterations at each place of a window that slides")
     shared_noise: bool = Field(
         False,
-        description="start all members of a group from one noise; the steps before the window, and the "
-        "velocity in its first step, are then computed once, in rollouts and updates",
+        description="start all members of a group from one noise; a rollout then computes the steps before "
+        "the window, and the velocity from which members part in its first step, once, and an update that "
+        "velocity once a batch",
     )
     ode_solver: Literal["euler", "heun", "unipc"] = Field(
         "euler",
@@ -159,9 +160,11 @@ class TrainSettings(SamplingRunSettings):
         description="weight of the squared distance to the base model's velocity at the noise levels outside "
         "the window, which neither the reward nor the KL sees",
     )
-    off_window_sigma: float = Field(1.0, gt=0, le=1, description="only at noise levels below this")
+    off_window_sigma: float = Field(
+        1.0, gt=0, le=1, description="noise levels below which off_window_coef holds"
+    )
     off_window_members: NonNegativeInt = Field(
-        0, description="members of a group whose distance that is, in every update; 0: all of the update's"
+        0, description="members of a group, in every update, that off_window_coef holds; 0: all of them"
     )
     advantage_clip: PositiveFloat = Field(5.0, description="advantages are clipped to +- this")
     skip_flat_groups: bool = Field(
@@ -215,6 +218,11 @@ class TrainSettings(SamplingRunSettings):
         return range(self.window_places.start, self.window_places.stop - 1 + len(self.sde_window))
 
     @property
+    def scored_in_one_pass(self) -> bool:
+        """Whether all members of a group are drawn and scored by one velocity, in whatever batches."""
+        return self.shared_noise and len(self.sde_window) == 1
+
+    @property
     def lockstep(self) -> bool:
         """Whether several processes make each forward pass of the denoiser together."""
         return self.parallel != "ddp" or self.context_parallel > 1
@@ -237,8 +245,8 @@ class TrainSettings(SamplingRunSettings):
         if self.sde_window_moves == "never":
             if stop is not None:
                 raise ValueError(
-                    f"sde_window_stop is {stop}, but sde_window_moves is never: sde_window_start and "
-                    "sde_window_length alone say where the window is"
+                    f"sde_window_stop is {stop}, but sde_window_moves is never: leave sde_window_stop out "
+                    "(none), or let the window move"
                 )
             return self
         if stop is not None and stop > last:
@@ -250,9 +258,9 @@ class TrainSettings(SamplingRunSettings):
             return self
         if len(self.window_places) < 2:
             raise ValueError(
-                f"sde_window_moves is {self.sde_window_moves}, but the window is all of the steps "
-                f"[{self.sde_window_start}, {stop or last}) that it may move in; lower sde_window_length or "
-                "sde_window_start, or leave it at never"
+                f"sde_window_moves is {self.sde_window_moves}, but a window of {len(self.sde_window)} steps "
+                f"has less than two places in the steps [{self.sde_window_start}, {stop or last}); lower "
+                "sde_window_length or sde_window_start, raise sde_window_stop, or leave it at never"
             )
         return self
 
@@ -284,21 +292,18 @@ class TrainSettings(SamplingRunSettings):
                 f"updates_per_rollout is {self.updates_per_rollout}, but a group of {self.group_size} "
                 "(group_size) cannot be split into that many equal minibatches"
             )
-        # What is computed once, in a batch of its own, does not depend on the batches of the members.
-        all_shared = self.shared_noise and len(self.sde_window) == 1
-        if (
-            self.precision == "bfloat16"
-            and not all_shared
-            and (
-                self.update_batch != self.rollout_batch
-                or (self.group_size // self.updates_per_rollout) % self.rollout_batch
+        share = self.group_size // self.updates_per_rollout
+        if self.off_window_members > share:
+            raise ValueError(
+                f"off_window_members is {self.off_window_members}, but an update has {share} members of a "
+                "group (group_size / updates_per_rollout); lower it, or set it to 0 for all of them"
             )
-        ):
+        batches_matter = self.precision == "bfloat16" and not self.scored_in_one_pass
+        if batches_matter and (self.update_batch != self.rollout_batch or share % self.rollout_batch):
             raise ValueError(
                 f"rollout_batch is {self.rollout_batch}, update_batch {self.update_batch}, but in bfloat16 "
                 "a sample is scored exactly as it was drawn only in the same batch: they must be equal and "
-                f"divide the {self.group_size // self.updates_per_rollout} samples of an update "
-                "(group_size / updates_per_rollout)"
+                f"divide the {share} samples of an update (group_size / updates_per_rollout)"
             )
         if self.transition == "cps" and self.noise_scale > 1:
             raise ValueError(f"noise_scale is {self.noise_scale}, but that of cps is at most 1")

@@ -31,7 +31,8 @@ class NoiseCell:
         """The flags of `vggrpo train` that sample so."""
         return (
             f"--transition {self.transition} --noise-scale {self.noise_scale} "
-            f"--sde-window-start {self.start} --sde-window-length {self.length}"
+            f"--sde-window-start {self.start} --sde-window-length {self.length} --sde-window-moves never "
+            "--sde-window-stop None --ode-solver euler --ode-stride 1"
         )
 
 

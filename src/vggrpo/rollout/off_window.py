@@ -19,7 +19,7 @@ def off_window_distance(
     """Squared difference of the policy's and the base model's velocity, mean over elements and members.
 
     At `sigma`, on the members' own clean latents with noise that their seeds determine; a KL of the same step
-    would be this times a constant. Differentiable in the policy.
+    would be this times a constant. Members that a rollout left out count as 0. Differentiable in the policy.
 
     Args:
         policy: with a LoRA; without it, it is the base model.
@@ -37,4 +37,6 @@ def off_window_distance(
     velocity = group.condition.velocity(policy, x, sigma)
     with torch.no_grad(), policy.lora_disabled():
         base = group.condition.velocity(policy, x, sigma)
-    return (velocity - base).square().mean()
+    distances = (velocity - base).square().flatten(1).mean(dim=1)
+    there = group.old_log_probs[members].isfinite().all(dim=1)
+    return torch.where(there, distances, 0.0).mean()

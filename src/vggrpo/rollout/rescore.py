@@ -6,6 +6,7 @@ from torch import Tensor
 
 from vggrpo.backbones.base import VideoBackbone
 from vggrpo.flow import TRANSITIONS, Transition
+from vggrpo.rollout.condition import NonFiniteError
 from vggrpo.rollout.types import RolloutGroup
 
 ALL_MEMBERS = slice(None)
@@ -52,7 +53,11 @@ def rescore(
     if shares_state(group, step):
         # A member that was left out is stored as zeros.
         there = int(group.old_log_probs[members, step].isfinite().int().argmax())
-        velocity = group.condition.velocity(policy, x[there : there + 1], sigma).expand_as(x)
+        try:
+            velocity = group.condition.velocity(policy, x[there : there + 1], sigma).expand_as(x)
+        except NonFiniteError as error:
+            error.samples = list(range(len(x)))
+            raise
     else:
         velocity = group.condition.velocity(policy, x, sigma)
     transition = TRANSITIONS[group.transition](x, velocity, sigma, sigma_next, group.noise_scale)

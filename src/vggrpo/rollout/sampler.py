@@ -132,9 +132,13 @@ def sample_group(
     shared = parting = None
     if shared_noise_seed is not None:
         shared = initial_noise([shared_noise_seed], shape).to(device)
-        shared = steps.enter(shared, velocity, on_step=lambda: None)
-        if steps.length:
-            parting = velocity(shared.to(storage_dtype).float(), steps.sigmas[0])
+        try:
+            shared = steps.enter(shared, velocity, on_step=lambda: None)
+            if steps.length:
+                parting = velocity(shared.to(storage_dtype).float(), steps.sigmas[0])
+        except NonFiniteError as error:
+            error.samples = list(range(len(seeds)))
+            raise
 
     for members in batches:
         if shelf.recover(members, agree):

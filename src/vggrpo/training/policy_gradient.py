@@ -27,6 +27,8 @@ RATIO_TOLERANCE = 1e-6
 """How far the ratio may be from 1 before the first update on a rollout: float32 rounding."""
 FORWARDS, BACKWARDS = "cost/denoiser_forwards", "cost/denoiser_backwards"
 SKIPPED = "policy/skipped"
+LOST = {"policy/": "lost/steps", "policy/off_window": "lost/leash"}
+"""Share of the objective's weight that was skipped, by what the names of its figures start with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,31 +108,33 @@ class PolicyGradient:
         self.histograms = UpdateHistograms(settings.clip_eps, start, length)
         # Ranks that make their forward passes together cannot repeat one of them alone.
         self.skips = settings.skip_nonfinite and not settings.lockstep
-        if self.skips:
-            self.figures[SKIPPED] = 0.0
 
-    def add(self, number: int) -> int:
+    def add(self, number: int) -> tuple[int, int]:
         """Adds this rank's part of the gradient of update `number`, which is on its share of every group.
 
         Returns:
-            How many losses, of one member each, are in it.
+            How many losses, of one member each, are in it, and how many were skipped.
 
         Raises:
             FloatingPointError: if a loss or gradient is not finite (and not to be skipped), or the policy is
                 not the one that drew the rollouts before the first update on them.
         """
-        losses = 0
+        added, before = 0, self.figures[SKIPPED]
         for piece in self._pieces(number):
+            weight = self.scale / (self.share * len(self.groups) * piece.group.num_steps)
             for step in range(piece.group.num_steps):
-                losses += self._add(piece, partial(self._add_step, step=step, number=number))
+                add = partial(self._add_step, step=step, number=number)
+                added += self._add(piece, add, LOST["policy/"], weight)
         if self.settings.off_window_coef:
+            weight = self.scale / (self.leashed * len(self.groups))
             for piece in self._pieces(number, self.leashed):
-                losses += self._add(piece, partial(self._add_leash, number=number))
-        return losses
+                add = partial(self._add_leash, number=number)
+                added += self._add(piece, add, LOST["policy/off_window"], weight)
+        return added, int(self.figures[SKIPPED] - before)
 
-    def _add(self, piece: Piece, add: Callable[[Piece], None]) -> int:
+    def _add(self, piece: Piece, add: Callable[[Piece], None], lost: str, weight: float) -> int:
         """Adds the gradient of a piece, where that is to be skipped without the members for which it is not
-        finite; the number of the others.
+        finite; the number of the others. A member has a weight in the figures, lost if it is skipped.
         """
         self.on_pass()
         if not self.skips:
@@ -148,8 +152,9 @@ class PolicyGradient:
             return len(piece.members)
         if len(piece.members) == 1:
             self.figures[SKIPPED] += 1
+            self.figures[lost] += weight
             return 0
-        return sum(self._add(one, add) for one in piece.one_by_one())
+        return sum(self._add(one, add, lost, weight) for one in piece.one_by_one())
 
     def _pieces(self, number: int, most: int | None = None) -> Iterator[Piece]:
         """This rank's share of the members of update `number`, of every group that counts.
@@ -205,6 +210,18 @@ class PolicyGradient:
         if broken is not None:
             raise NonFiniteError(f"the gradient of {broken}", range(len(piece.members)))
         self.figures[BACKWARDS] += passes
+
+
+def means(figures: dict[str, float], skips: bool) -> dict[str, float]:
+    """The metrics of an update from the sums of all ranks' figures: means over what was not skipped."""
+    lost = {start: figures.pop(name, 0.0) for start, name in LOST.items()}
+    skipped = figures.pop(SKIPPED, 0.0)
+    metrics = {SKIPPED: skipped} if skips else {}
+    for name, total in figures.items():
+        share = 1.0 - lost.get(name, lost["policy/"]) if name.startswith("policy/") else 1.0
+        if share > 0.0:
+            metrics[name] = total / share
+    return metrics
 
 
 def levels_outside(settings: TrainSettings, schedule: SigmaSchedule) -> list[float]:

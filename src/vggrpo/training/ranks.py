@@ -195,7 +195,8 @@ def require_shares(ranks: Ranks, settings: TrainSettings) -> None:
             f"nothing to do; start at most {settings.group_size}, or raise group_size"
         )
     share = settings.group_size // settings.updates_per_rollout
-    if settings.precision == "bfloat16" and share % (shares * settings.rollout_batch):
+    alike = settings.precision != "bfloat16" or settings.scored_in_one_pass
+    if not alike and share % (shares * settings.rollout_batch):
         raise ConfigError(
             f"an update has {share} samples of a group (group_size / updates_per_rollout) for {shares} "
             f"{whose} in batches of {settings.rollout_batch} (rollout_batch), but in bfloat16 a sample is "
@@ -207,6 +208,13 @@ def require_shares(ranks: Ranks, settings: TrainSettings) -> None:
             f"an update has {share} samples of a group (group_size / updates_per_rollout) for {shares} "
             f"{whose}, but with parallel {settings.parallel} and context_parallel {context} all must make "
             "the same forward passes: their number must divide the samples. Start fewer, or raise group_size"
+        )
+    held = settings.off_window_members or share
+    if settings.lockstep and settings.off_window_coef and held % shares:
+        raise ConfigError(
+            f"off_window_members is {held} for {shares} {whose}, but with parallel {settings.parallel} and "
+            f"context_parallel {context} all must make the same forward passes: raise it to a multiple of "
+            f"{shares}, or leave it at 0"
         )
 
 

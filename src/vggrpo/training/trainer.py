@@ -49,7 +49,7 @@ from vggrpo.training.pending import (
     tidied,
 )
 from vggrpo.training.phases import Phases, first_metrics, shown
-from vggrpo.training.policy_gradient import FORWARDS, SKIPPED, PolicyGradient
+from vggrpo.training.policy_gradient import FORWARDS, PolicyGradient, means
 from vggrpo.training.ranks import Ranks
 from vggrpo.training.scoring import Scores, counted_weights, score_group
 
@@ -334,9 +334,9 @@ class VGGRPOTrainer:
             self.phases.show("update", number, updates)
             self.optimizer.zero_grad(set_to_none=True)
             with self.stop.together(self.ranks):
-                losses = gradient.add(number)
+                added, skipped = gradient.add(number)
             if gradient.skips:
-                self._require_some(losses, gradient.figures[SKIPPED])
+                self._require_some(added, skipped)
             self._exchange_gradients()
             norm = gradient_norm(self.parameters)
             require_finite(self.iteration, {"policy gradient": norm})
@@ -346,12 +346,13 @@ class VGGRPOTrainer:
             self.optimizer.step()
             norms += norm.item() / updates
         self.histograms = gradient.histograms.of_all(self.ranks)
-        return self.ranks.sum_figures(gradient.figures) | {"policy/grad_norm": norms}
+        figures = means(self.ranks.sum_figures(gradient.figures), gradient.skips)
+        return figures | {"policy/grad_norm": norms}
 
-    def _require_some(self, losses: int, skipped: float) -> None:
-        """Raises FloatingPointError if all losses of all ranks were skipped."""
-        total = self.ranks.sum_figures({"losses": losses, SKIPPED: skipped})
-        if total[SKIPPED] and not total["losses"]:
+    def _require_some(self, added: int, skipped: int) -> None:
+        """Raises FloatingPointError if all losses of an update, of all ranks, were skipped."""
+        total = self.ranks.sum_figures({"added": added, "skipped": skipped})
+        if total["skipped"] and not total["added"]:
             raise FloatingPointError(
                 f"no loss of an update in iteration {self.iteration + 1} is finite: skip_nonfinite leaves "
                 f"nothing to train on. The weights were not updated with it. {LOWER}"

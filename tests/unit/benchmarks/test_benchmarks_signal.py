@@ -23,8 +23,8 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     """Gradients of pure noise, of 30 parameters, so that the estimate spreads."""
     found = [signal(drawn(0.0, 16, seed, size=30)) for seed in range(200)]
     covered = sum(each.low <= 0.0 <= each.high for each in found) / len(found)
-    assert 0.85 <= covered <= 1.0
-    assert abs(sum(each.mean for each in found) / len(found)) < 0.01
+    assert 0.85 <= covered <= 0.99
+    assert abs(sum(each.mean for each in found) / len(found)) < 0.005
 
 
 def test_a_row_without_a_signal_says_no_number_of_groups():

@@ -80,14 +80,21 @@ def test_a_window_that_moves_has_somewhere_to_go() -> None:
     assert (early.window_places, early.trained_steps) == (range(1, 4), range(1, 5))
     fixed = train(sde_window_start=2, sde_window_length=3)
     assert (fixed.window_places, fixed.trained_steps) == (range(2, 3), range(2, 5))
-    with pytest.raises(ConfigError, match=r"the window is all of the steps \[0, 9\) that it may move in"):
+    with pytest.raises(ConfigError, match=r"a window of 9 steps has less than two places in .* \[0, 9\)"):
         train(sde_window_moves="slides")
-    with pytest.raises(ConfigError, match=r"the window is all of the steps \[3, 5\) that it may move in"):
+    with pytest.raises(ConfigError, match=r"a window of 2 steps has less than two places in .* \[3, 5\)"):
         train(sde_window_moves="random", sde_window_start=3, sde_window_length=2, sde_window_stop=5)
     with pytest.raises(ConfigError, match=r"sde_window_stop is 10, but of 10 train_steps only \[0, 9\) can"):
         train(sde_window_moves="slides", sde_window_length=2, sde_window_stop=10)
     with pytest.raises(ConfigError, match="sde_window_stop is 5, but sde_window_moves is never"):
         train(sde_window_length=2, sde_window_stop=5)
+
+
+def test_no_more_members_are_held_than_an_update_has() -> None:
+    changes = {"group_size": 16, "updates_per_rollout": 2}
+    assert train(**changes, off_window_members=8).off_window_members == 8
+    with pytest.raises(ConfigError, match="off_window_members is 9, but an update has 8 members of a group"):
+        train(**changes, off_window_members=9)
 
 
 def test_batches_may_differ_in_bfloat16_where_all_members_are_scored_in_one_pass() -> None:

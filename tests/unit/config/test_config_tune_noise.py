@@ -42,9 +42,10 @@ def test_a_cells_flags_are_settings_of_train() -> None:
     from vggrpo.cli.recipes import parse_with_recipe
 
     cell = NoiseCell("dance_sde", 0.25, 1, 4)
-    settings = parse_with_recipe(TrainSettings, "train", cell.flags.split())
+    settings = parse_with_recipe(TrainSettings, "train", ["--recipe", "micro/train", *cell.flags.split()])
     assert (settings.transition, settings.noise_scale) == ("dance_sde", 0.25)
-    assert settings.sde_window == range(1, 5)
+    assert settings.sde_window == settings.trained_steps == range(1, 5)
+    assert (settings.ode_solver, settings.ode_stride) == ("euler", 1)
 
 
 @pytest.mark.parametrize(

@@ -166,9 +166,10 @@ class TrainPlanner:
         updates = len(s.sde_window) * update
         if s.shared_noise:  # one pass of the window's first step serves a batch
             members = -(-self.samples // s.prompts_per_rollout // s.updates_per_rollout)
-            updates -= update * (1 - 1 / min(s.update_batch, members))
+            updates -= update * (1 - -(-members // s.update_batch) / members)
         if s.off_window_coef:
-            held = min(1, s.off_window_members * s.updates_per_rollout / s.group_size) or 1
+            share = s.group_size // s.updates_per_rollout
+            held = (s.off_window_members or share) / share
             updates += held * update
             if not s.kl_coef:  # then the update has no pass of the base model
                 updates += held * costs.rollout.flops / s.rollout_batch
