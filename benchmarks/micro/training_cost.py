@@ -95,7 +95,7 @@ def cost_rows(recipe: TrainSettings, quick: bool) -> list[CostRow]:
     }
     if not quick:
         names = ("sde_window_start", "sde_window_stop", "sde_window_moves")
-        parting |= {name: getattr(recipe, name) for name in names} | {"iterations": 20}
+        parting |= {name: getattr(recipe, name) for name in names} | {"iterations": 12}
     together = plain | parting | higher_order | {"kl_coef": 0.0, "skip_flat_groups": True}
     leash = {
         name: getattr(recipe, name) for name in ("off_window_coef", "off_window_sigma", "off_window_members")

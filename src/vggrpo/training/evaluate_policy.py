@@ -32,7 +32,7 @@ def evaluate_policy(
         lora: the policy's LoRA (`<run>/lora`, `<run>/best`); None evaluates the base model.
         sampler: "ode", or "sde" with the stochastic steps of the training's rollouts.
         steps: denoising steps; `infer_steps` if not given. `settings.train_steps` with "sde" is exactly the
-            sampler of the training.
+            sampler of the training (of a window that moves, at its first place).
         file: where the records are kept while it runs; a call that was interrupted goes on from there.
 
     Raises:

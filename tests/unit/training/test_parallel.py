@@ -213,6 +213,11 @@ def test_what_cannot_be_shared_out_is_refused(tiny_pipeline: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match=r"4 samples of a group .* for 3 processes, but with parallel fsdp"):
         require_shares(Ranks(0, 3), settings.model_copy(update={"parallel": "fsdp"}))
     require_shares(Ranks(0, 8), settings.model_copy(update={"parallel": "hsdp", "context_parallel": 2}))
+    held = {"off_window_coef": 0.1, "off_window_members": 2}
+    require_shares(Ranks(0, 2), settings.model_copy(update={"parallel": "fsdp", **held}))
+    require_shares(Ranks(0, 4), settings.model_copy(update=held))
+    with pytest.raises(ConfigError, match="off_window_members is 2 for 4 processes, but with parallel fsdp"):
+        require_shares(Ranks(0, 4), settings.model_copy(update={"parallel": "fsdp", **held}))
     with pytest.raises(ConfigError, match="12 processes are not a multiple of the 8 of this machine"):
         weights_mesh("cpu", 12, 8)
     offloading = {"parallel": "fsdp", "efficiency": {"offload": True}}

@@ -94,7 +94,18 @@ def test_ranks_that_part_ways_are_noticed(tmp_path: Path) -> None:
         assert "the policy's weights of rank 1 differ from those of rank 0" in message
 
 
-def one_update(ranks: Ranks, pipeline: Path, output: Path, group_size: int) -> dict[str, Any]:
+SHARED = {
+    "shared_noise": True,
+    "train_steps": 4,
+    "sde_window_length": 1,
+    "off_window_coef": 0.1,
+    "off_window_members": 3,
+}
+
+
+def one_update(
+    ranks: Ranks, pipeline: Path, output: Path, group_size: int, changes: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Scores, advantages, gradient, metrics and weights of the first update."""
     trainer = tiny_trainer(
         pipeline,
@@ -105,6 +116,7 @@ def one_update(ranks: Ranks, pipeline: Path, output: Path, group_size: int) -> d
         grad_clip=1e9,
         rollout_batch=3,
         update_batch=2,
+        **(changes or {}),
     )
     in_the_default_type(trainer)
     groups = [trainer.rollout(place, slot) for slot, place in enumerate(trainer.prompts_of_iteration())]
@@ -141,10 +153,19 @@ def one_update_in_float64(ranks: Ranks, *arguments: Any) -> dict[str, Any]:
     return one_update(ranks, *arguments)
 
 
-@pytest.mark.parametrize("group_size", [4, 5])
-def test_two_processes_compute_what_one_does(tiny_pipeline: Path, tmp_path: Path, group_size: int) -> None:
-    alone = one_update(Ranks(), tiny_pipeline, tmp_path / "alone", group_size)
-    together = in_ranks(2, one_update, tmp_path / "ranks", tiny_pipeline, tmp_path / "together", group_size)
+@pytest.mark.parametrize(("group_size", "changes"), [(4, {}), (5, {}), (5, SHARED)])
+def test_two_processes_compute_what_one_does(
+    tiny_pipeline: Path, tmp_path: Path, group_size: int, changes: dict[str, Any]
+) -> None:
+    alone = one_update(Ranks(), tiny_pipeline, tmp_path / "alone", group_size, changes)
+    arguments = (tiny_pipeline, tmp_path / "together", group_size, changes)
+    together = in_ranks(2, one_update, tmp_path / "ranks", *arguments)
+    if changes:  # each rank makes the passes that its members share
+        assert together[0]["metrics"]["cost/denoiser_forwards"] > alone["metrics"]["cost/denoiser_forwards"]
+        for each in (alone, *together):
+            each["metrics"] = {
+                name: value for name, value in each["metrics"].items() if not name.startswith("cost/")
+            }
     for each in together:
         torch.testing.assert_close(each["rewards"], alone["rewards"], rtol=1e-6, atol=1e-6)
         # Not equal: the batches differ, and with them the order of float32 sums.
@@ -303,6 +324,8 @@ def test_shares_that_do_not_come_out_are_refused(tiny_pipeline: Path, tmp_path: 
     require_shares(Ranks(0, 2), rounded)
     with pytest.raises(ConfigError, match=r"4 samples of a group .* for 4 processes in batches of 2"):
         require_shares(Ranks(0, 4), rounded)
+    in_one_pass = {"shared_noise": True, "sde_window_length": 1}
+    require_shares(Ranks(0, 4), rounded.model_copy(update=in_one_pass))
 
 
 def meet_in_threads(store: dist.Store, size: int, late: int) -> list[str]:
