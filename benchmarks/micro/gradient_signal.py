@@ -2,10 +2,10 @@
 
     python benchmarks/micro/gradient_signal.py [--groups 24] [--rows place] [--quick]
 
-The gradient of one group of rollouts is mostly noise. Its signal s is the share of its squared length that
-other prompts' gradients have too: |E g|^2 / E |g|^2, the former from pairs of groups. n groups together
-have a signal of n s / (1 - s) times their noise. All at the base model, where a training starts. Nothing is
-kept until the end: an interrupted measurement begins anew.
+The gradient of one group of rollouts is mostly noise. Its signal s is the mean cosine of two prompts'
+gradients: the share of a gradient's squared length that they have in common. n groups together have a
+signal of n s / (1 - s) times their noise. All at the base model, where a training starts. Nothing is kept
+until the end: an interrupted measurement begins anew.
 """
 
 import tempfile
@@ -182,16 +182,13 @@ def gradient_of(trainer: VGGRPOTrainer, group: RolloutGroup, advantages: Tensor)
 
 
 def signal(gradients: Tensor) -> Interval:
-    """|E g|^2 / E |g|^2 of independent gradients [N, P], with a 95 % interval by the jackknife."""
-    gram = gradients.double() @ gradients.double().T
-    total, lengths, count = gram.sum(), gram.diag(), len(gram)
-
-    def share(pairs: Tensor, squares: Tensor, n: int) -> Tensor:
-        return (pairs - squares) / (n - 1) / squares
-
-    without = share(total - 2 * gram.sum(dim=1) + lengths, lengths.sum() - lengths, count - 1)
+    """Mean cosine of independent gradients [N, P], with a 95 % interval by the jackknife over them."""
+    unit = torch.nn.functional.normalize(gradients.double(), dim=1)
+    cosines = (unit @ unit.T).fill_diagonal_(0.0)
+    count, total = len(cosines), cosines.sum()
+    without = (total - 2 * cosines.sum(dim=1)) / ((count - 1) * (count - 2))
     spread = Z95 * ((count - 1) / count * (without - without.mean()).square().sum()).sqrt().item()
-    mean = share(total, lengths.sum(), count).item()
+    mean = (total / (count * (count - 1))).item()
     return Interval(mean, mean - spread, mean + spread, count)
 
 
@@ -206,10 +203,7 @@ def as_text(figures: Mapping[str, Any]) -> str:
         bought = 60 * share / (1 - share) / row["seconds"]
         numbers = [f"{row['evaluations']:.0f}", f"{row['seconds']:.2f}", f"{bought:.2f}"]
         rows.append([label, figure(row["signal"]), needed, *numbers])
-    lead = (
-        f"Signal: the share of the squared length of a group's gradient that other prompts' have too, by "
-        f"{figures['groups']} groups."
-    )
+    lead = f"Signal: the mean cosine of two prompts' gradients, by {figures['groups']} groups."
     return f"{lead}\n\n{markdown_table(header, rows)}"
 
 
