@@ -68,6 +68,7 @@ def train(lgm: Path, tmp_path: Path) -> tuple[object, ...]:
         *("--num-evaluation-prompts", 1, "--group-size", 2, "--prompts-per-rollout", 1, "--iterations", 2),
         *("--updates-per-rollout", 1, "--train-steps", 2, "--infer-steps", 1, "--sde-window-length", "all"),
         *("--sde-window-start", 0, "--sde-window-stop", "None", "--sde-window-moves", "never"),
+        *("--off-window-sigma", 1, "--noise-scale", 0.3),
         *("--no-shared-noise", "--ode-solver", "euler", "--ode-stride", 1),
         *("--checkpoint-every", 1, "--eval-every", 2, "--threads", 1, "--precision", "float32"),
     )

@@ -26,6 +26,7 @@ TRAIN = (
     ),
     *("--iterations", "3", "--updates-per-rollout", "2", "--train-steps", "3", "--infer-steps", "2"),
     *("--sde-window-start", "0", "--sde-window-stop", "None", "--sde-window-moves", "never"),
+    *("--noise-scale", "0.3"),
     *("--sde-window-length", "all", "--no-shared-noise", "--ode-solver", "euler", "--ode-stride", "1"),
     *("--rollout-batch", "2", "--update-batch", "2", "--eval-every", "2", "--checkpoint-every", "1"),
     *("--lora-rank", "4", "--lora-alpha", "8", "--lr", "1e-3", "--threads", "1", "--lgm-floor", "0"),

@@ -33,6 +33,7 @@ TRAIN = (
     *("--num-prompts", 2, "--num-evaluation-prompts", 1, "--group-size", 4, "--prompts-per-rollout", 1),
     *("--iterations", 1, "--updates-per-rollout", 1, "--train-steps", 2, "--infer-steps", 2),
     *("--sde-window-start", 0, "--sde-window-stop", "None", "--sde-window-moves", "never"),
+    *("--off-window-sigma", 1, "--noise-scale", 0.3),
     *("--sde-window-length", "all", "--no-shared-noise", "--ode-solver", "euler", "--ode-stride", 1),
     *("--rollout-batch", 2, "--update-batch", 2, "--lora-rank", 2),
     *("--lgm-floor", 0, "--threads", 1),
