@@ -95,7 +95,7 @@ class PolicyGradient:
         self.levels_outside = levels_outside(settings, schedule)
         self.share = settings.group_size // settings.updates_per_rollout
         """Members of a group in one update."""
-        self.leashed = min(self.share, settings.off_window_members or self.share)
+        self.leashed = settings.off_window_members or self.share
         """How many of them are held to the base model outside the window."""
         self.counted = torch.ones(len(groups), dtype=torch.bool)
         if settings.skip_flat_groups:
