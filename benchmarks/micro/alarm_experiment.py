@@ -11,21 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.curves import held_out_curve
 from harness.options import Options, parse, run
-from harness.pairs import Pairs
 from harness.results import markdown_table, write_result
 from harness.workspace import PolicyRun, Workspace
 from plots import draw
-
-from vggrpo.training.align import evaluations_so_far
 
 NAME = "alarm_experiment"
 POOR_LGM = {"real_clips": 64, "generated_clips": 0, "epochs": 1, "warmup_steps": 1}
 EVERY = 4
 """Iterations between evaluations."""
 GOOD, POOR = "good", "poor"
-REWARDS = ("camera_motion", "reprojection")
-SOURCES = ("lgm", "teacher")
+METRICS = ("lgm/camera_motion", "teacher/camera_motion", "lgm/reprojection", "teacher/reprojection")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +61,13 @@ def row_figures(lgm: str, policy: PolicyRun) -> dict[str, Any]:
     """The curves and alarms of a training; an alarm must come before its end, or never."""
     settings, alarms = policy.settings, policy.alarms
     first = min((alarm["iteration"] for alarm in alarms), default=None)
-    base, *later = evaluations_so_far(settings, settings.iterations)
-    curve = []
-    for evaluated in later:
-        pairs = Pairs.of(base.records, [evaluated.records])
-        gains = {
-            f"{source}/{reward}": pairs.change(f"{source}/{reward}")
-            for reward in REWARDS
-            for source in SOURCES
-        }
-        curve.append({"iteration": evaluated.iteration, "gains": gains})
+    curve = held_out_curve(policy, METRICS)
     early = first is not None and first < settings.iterations
     return {
         "lgm": lgm,
         "seed": settings.seed,
         "iterations": settings.iterations,
-        "n": len(base.records),
+        "n": curve[-1].changes[METRICS[0]].count,
         "first_alarm": first,
         "passed": early if lgm == POOR else first is None,
         "alarms": alarms,

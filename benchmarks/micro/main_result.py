@@ -3,12 +3,13 @@
     python benchmarks/micro/main_result.py [--seeds 0 1 2] [--quick]
 
 64 unseen captions x 2 noises, by ODE in 50 steps and by the training's own sampler, paired with the base
-model.
+model; beside them the trainings' own evaluations, as curves.
 """
 
 from collections.abc import Mapping
 
 from harness.checks import Check, check_table, checks
+from harness.curves import held_out_curve
 from harness.options import Options, parse, run
 from harness.pairs import Change, Policies, changes, kinds
 from harness.results import figure, markdown_table, write_result
@@ -19,6 +20,10 @@ from plots import draw
 from vggrpo.evaluation import EvaluationRecords, Sampler, describe
 
 NAME = "main_result"
+CURVES = (
+    *("lgm/camera_motion", "teacher/camera_motion", "lgm/reprojection", "teacher/reprojection"),
+    "flow_jerk",
+)
 Measured = Mapping[str, tuple[EvaluationRecords, Policies]]
 """By sampler: the base model's records, and the policies'."""
 
@@ -49,6 +54,7 @@ def main(words: list[str] | None = None) -> int:
         "checks": bars,
         "changes": tables,
         "steady_real_flow_jerk": steady,
+        "curves": {seed: held_out_curve(run, CURVES) for seed, run in runs.items()},
         "training": {seed: {"seconds": run.seconds, "alarms": run.alarms} for seed, run in runs.items()},
     }
     settings = {"train": runs[options.seeds[0]].settings, "evaluation": yardstick.settings}

@@ -71,11 +71,15 @@ def draw_to(result: Path, path: Path) -> Path:
 
 
 def main_result(figures: Figures, path: Path) -> None:
-    """A row for each sampler: changes of the rewards, flow jerk, and what must not change."""
+    """The trainings' curves; then a row for each sampler: changes of the rewards, flow jerk, and what must
+    not change.
+    """
     samplers = figures["changes"]
-    figure = Figure(figsize=(13.0, 3.9 * len(samplers)), layout="constrained")
-    grid = figure.subplots(len(samplers), 3, squeeze=False, width_ratios=(1.3, 0.8, 1.1))
-    for (sampler, by_kind), (rewards, jerk, kept) in zip(samplers.items(), grid, strict=True):
+    figure = Figure(figsize=(13.0, 3.2 + 3.9 * len(samplers)), layout="constrained")
+    heights = (0.8, *[1.0] * len(samplers))
+    grid = figure.subplots(len(heights), 3, width_ratios=(1.3, 0.8, 1.1), height_ratios=heights)
+    _seed_curves(grid[0], figures["curves"])
+    for (sampler, by_kind), (rewards, jerk, kept) in zip(samplers.items(), grid[1:], strict=True):
         pairs = [(source, reward) for reward in REWARDS for source in SOURCE_COLOURS]
         names = [f"{source}/{reward}" for source, reward in pairs]
         labels = [f"{name.replace('_', ' ')}\nby the {SOURCE_WORDS[source]}" for source, name in pairs]
@@ -164,7 +168,7 @@ def alarm_experiment(figures: Figures, path: Path) -> None:
         for reward, axes in zip(REWARDS, panels, strict=True):
             iterations = [0, *(point["iteration"] for point in row["curve"])]
             for source, colour in SOURCE_COLOURS.items():
-                gains = [interval(point["gains"][f"{source}/{reward}"]) for point in row["curve"]]
+                gains = [interval(point["changes"][f"{source}/{reward}"]) for point in row["curve"]]
                 gains = [Interval(0.0, 0.0, 0.0, row["n"]), *gains]
                 axes.plot(iterations, [g.mean for g in gains], color=colour, label=SOURCE_WORDS[source])
                 axes.fill_between(
@@ -359,6 +363,32 @@ def save(figure: Figure, path: Path) -> None:
         )
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=140)
+
+
+def _seed_curves(panels: Sequence["Axes"], curves: Mapping[str, Sequence[Figures]]) -> None:
+    """Changes of both rewards and of the flow jerk while the policies train: mean and range of the seeds."""
+    lines = [
+        [(f"{source}/{reward}", colour, SOURCE_WORDS[source]) for source, colour in SOURCE_COLOURS.items()]
+        for reward in REWARDS
+    ]
+    lines.append([("flow_jerk", NEUTRAL, "flow jerk")])
+    titles = [*(f"{reward.replace('_', ' ')}: change" for reward in REWARDS), "flow jerk: change"]
+    iterations = [0, *(point["iteration"] for point in next(iter(curves.values())))]
+    for axes, members, title in zip(panels, lines, titles, strict=True):
+        for metric, colour, label in members:
+            seeds = np.array(
+                [
+                    [0.0, *(interval(point["changes"][metric]).mean for point in curve)]
+                    for curve in curves.values()
+                ]
+            )
+            axes.plot(iterations, seeds.mean(0), color=colour, marker="o", markersize=3.5, label=label)
+            axes.fill_between(iterations, seeds.min(0), seeds.max(0), color=colour, alpha=0.15, linewidth=0)
+        axes.axhline(0, color="grey", linewidth=0.8)
+        axes.grid(color="#E6E6E6", linewidth=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("iteration (line: mean of the seeds, band: their range)", fontsize=8.5)
+        _style(axes, title)
 
 
 def _style(axes: "Axes", title: str) -> None:

@@ -1,7 +1,9 @@
 """Benchmarks of the micro family at tiny sizes, as a person runs them."""
 
+import base64
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,10 +56,27 @@ def test_main_result_has_every_figure(main_result):
         assert {"camera path: share of the base's", "object presence: share of the base's"} <= names
     assert figures["changes"]["ode-3"] != figures["changes"]["sde-3"]
     assert figures["steady_real_flow_jerk"]["clips"] == 3
+    (curve,) = figures["curves"].values()
+    assert [point["iteration"] for point in curve] == [1, 2]
+    assert all(point["changes"]["teacher/camera_motion"]["count"] == 4 for point in curve)
     assert content["settings"]["train"]["output"].endswith("recipe/seed_0")
     assert "| check" in outcome.out
     assert (folder / "results" / "main_result.md").read_text() in outcome.out
     assert (folder / "results" / "main_result.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_shows_every_result_and_its_videos(benchmark, main_result):
+    _, folder = main_result
+    outcome, _ = benchmark("report")
+    assert outcome.out.strip().endswith(str(folder / "report.html"))
+    page = (folder / "report.html").read_text()
+    checks = result(folder, "main_result")["figures"]["checks"]["ode-3"]
+    assert all(check["name"] in page for check in checks)
+    picture = base64.b64encode((folder / "results" / "main_result.png").read_bytes()).decode()
+    assert f"data:image/png;base64,{picture}" in page
+    assert page.count("data:video/mp4;base64,") >= 4
+    assert 'id="ablations"' not in page, "a result that is not there"
+    assert "http" not in re.sub(r"arxiv\S*|xmlns\S*|http-equiv", "", page)
 
 
 def test_what_is_done_is_not_done_again(benchmark, main_result):

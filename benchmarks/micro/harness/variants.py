@@ -86,8 +86,8 @@ def policy_rows(recipe: TrainSettings) -> list[PolicyRow]:
         rows.append(
             PolicyRow("group_size", str(size), {**sizes, "rollout_batch": batch, "update_batch": batch})
         )
-    rows += [PolicyRow("noise_scale", f"{scale:g}", {"noise_scale": scale}) for scale in (0.3, 0.5, 0.7, 1.0)]
-    rows += [PolicyRow("kl_coef", f"{beta:g}", {"kl_coef": beta}) for beta in (0.0, 0.004, 0.05, 0.5)]
+    rows += [PolicyRow("noise_scale", f"{scale:g}", {"noise_scale": scale}) for scale in (0.3, 0.5, 0.7)]
+    rows += [PolicyRow("kl_coef", f"{beta:g}", {"kl_coef": beta}) for beta in (0.0, 0.004, 0.05)]
     rows.append(PolicyRow("control", "shuffled advantages", trainer=ShuffledTrainer))
     return rows
 

@@ -63,7 +63,7 @@ def policy(tmp_path):
             "kind": [""] * 8,
             "prompt": [""] * 8,
         }
-        for reward in alarm_experiment.REWARDS:
+        for reward in ("camera_motion", "reprojection"):
             columns[f"lgm/{reward}"] = (noise + 0.01 * iteration).tolist()
             columns[f"teacher/{reward}"] = [math.nan] * 8
         EvaluationRecords(columns).save(records_file(settings.output, iteration))
@@ -87,7 +87,7 @@ def test_only_the_poor_model_must_raise_an_alarm_and_before_the_end(policy):
 
 def test_the_curves_are_gains_over_the_base(policy, tmp_path):
     row = alarm_experiment.row_figures(alarm_experiment.POOR, policy(20))
-    curve = [(point["iteration"], point["gains"]["lgm/reprojection"].mean) for point in row["curve"]]
+    curve = [(point.iteration, point.changes["lgm/reprojection"].mean) for point in row["curve"]]
     assert curve == [(i, pytest.approx(0.01 * i)) for i in (10, 20, 30)]
     text = alarm_experiment.as_text([row])
     assert "20 of 30" in text

@@ -1,0 +1,164 @@
+"""All published figures on one page: what VGGRPO changes, in pictures, videos and tables.
+
+    python benchmarks/micro/report.py [--output runs/benchmarks] [--seeds 0]
+
+Reads the result files and, for the videos, the finished training of the first seed; trains nothing. Writes
+`<output>/report.html`, one file that loads nothing.
+"""
+
+import base64
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness.checks import Check, check_table
+from harness.options import Options, parse, run
+from harness.results import figure
+from harness.workspace import Workspace
+from markdown_it import MarkdownIt
+from plots import draw_to, interval
+
+from vggrpo import __version__
+from vggrpo.config import ConfigError, TrainSettings
+from vggrpo.evaluation.report import SECTIONS, ReportData
+from vggrpo.evaluation.report.markup import Markup, element, join
+from vggrpo.evaluation.report.shell import code_block, footer, render_page, section, title_block
+from vggrpo.io import read_json, write_text
+from vggrpo.training.demo.report import key_frame_teacher
+from vggrpo.training.report import run_report
+from vggrpo.training.trainer import LORA_FOLDER
+
+REPORT = "report.html"
+FROM_A_RUN = ("videos", "gate")
+"""Sections of a training's own report that stand on this page too."""
+PAIRS_PER_KIND = 3
+CHAPTERS = {
+    "main_result": (
+        "What it changes",
+        "Rewards by the latent geometry model and by the uncut model on decoded video, steadiness by optical "
+        "flow, and what must not change, of samples of unseen captions.",
+    ),
+    "ablations": (
+        "What each part is for",
+        "Trainings that differ from the recipe in one setting each, and the recipe with shuffled advantages.",
+    ),
+    "alarm_experiment": (
+        "When the reward deceives",
+        "The same training on a latent geometry model that is not good enough must raise an alarm before it "
+        "ends, the recipe's must not.",
+    ),
+    "lgm_ablation": (
+        "The latent geometry model",
+        "Where it is entered, how fast its connector learns, what it is distilled on and what is trained.",
+    ),
+    "noise": ("Noise of the rollouts", "What `vggrpo tune-noise` measures, before any training."),
+    "gradient_signal": (
+        "Where the gradient has a signal",
+        "How much the policy gradients of different prompts have in common, by the step that is stochastic.",
+    ),
+    "training_cost": (
+        "What it costs",
+        "Denoiser evaluations until the same held-out reward is reached, in the plain setting and with the "
+        "savings.",
+    ),
+    "guidance": ("Without training: guidance", "Reward guidance at sampling time, by its settings."),
+    "best_of": ("Without training: best of N", "What denoiser evaluations buy at sampling time."),
+}
+"""Every result that the page knows, in its order: title and lead."""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Writes the page."""
+    options = parse(Options, words, __doc__)
+    results = {name: options.results / f"{name}.json" for name in CHAPTERS}
+    found = {name: read_json(path) for name, path in results.items() if path.is_file()}
+    if "main_result" not in found:
+        raise ConfigError(f"{results['main_result']} is missing; run benchmarks/micro/main_result.py first")
+    workspace = Workspace(options)
+    trained = of_a_run(workspace.policy_settings(workspace.lgm(), seed=options.seeds[0]))
+    parts = {"bars": section("bars", "Bars, and whether they are met", bars(found["main_result"]))}
+    titles = {"bars": "Bars"}
+    for name, content in trained.items():
+        parts[name] = section(name, SECTIONS[name].title, content)
+        titles[name] = SECTIONS[name].short
+    for name, result in found.items():
+        parts[name] = section(name, CHAPTERS[name][0], chapter(name, result, results[name]))
+        titles[name] = CHAPTERS[name][0]
+    created = time.strftime("%Y-%m-%d %H:%M")
+    title = "VGGRPO on the micro family"
+    lead = abstract(found["main_result"])
+    head = title_block("VGGRPO published figures", title, [created, f"vggrpo {__version__}"], lead)
+    page = render_page(title, titles, element("header", head, id="top"), *parts.values(), footer(created))
+    path = options.runs / REPORT
+    write_text(path, page)
+    print(path)
+    return 0
+
+
+def of_a_run(train: TrainSettings) -> dict[str, Markup]:
+    """The sections of a finished training, by name; none if it is not there."""
+    if not (train.output / LORA_FOLDER).exists():
+        return {}
+    teacher = key_frame_teacher(train)
+    data: ReportData = run_report(train, train.iterations, teacher, torch.device("cpu"), PAIRS_PER_KIND)
+    built = {name: SECTIONS[name].build(data) for name in FROM_A_RUN}
+    return {name: content for name, content in built.items() if content is not None}
+
+
+def abstract(result: Mapping[str, Any]) -> str:
+    """The main result in a paragraph."""
+    figures = result["figures"]
+    sampler, by_kind = next(iter(figures["changes"].items()))
+    table, seeds = by_kind["all"], figures["seeds"]
+    gains = []
+    for reward in ("camera_motion", "reprojection"):
+        latent, teacher = (
+            figure(interval(table[f"{source}/{reward}"]["change"]), signed=True)
+            for source in ("lgm", "teacher")
+        )
+        name = reward.replace("_", " ")
+        gains.append(f"{name} {latent} in latents, {teacher} by the uncut geometry model on decoded video")
+    iterations = result["settings"]["train"]["iterations"]
+    return (
+        f"{len(seeds)} trainings of {iterations} iterations, {figures['n'][sampler]} samples of unseen "
+        f"captions each, paired with the base model's ({sampler.replace('-', ' in ')} steps, 95 % "
+        f"intervals). The rewards change: {'; '.join(gains)}."
+    )
+
+
+def bars(result: Mapping[str, Any]) -> Markup:
+    """The bars of the main result, for either sampler."""
+    blocks = []
+    for sampler, rows in result["figures"]["checks"].items():
+        checks = [Check(row["name"], row["bar"], interval(row["figure"]), row["passed"]) for row in rows]
+        blocks += [element("h3", f"{sampler.replace('-', ' in ')} steps"), tables(check_table(checks))]
+    return join(*blocks)
+
+
+def chapter(name: str, result: Mapping[str, Any], path: Path) -> Markup:
+    """One result: its picture, its tables folded away, and how to get it again."""
+    picture = path.with_suffix(".png")
+    if not picture.is_file():
+        draw_to(path, picture)
+    data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    image = element("img", src=f"data:image/png;base64,{data}", alt=CHAPTERS[name][0], class_="plot")
+    made = ", ".join([result["date"], *result["machine"].values()])
+    return join(
+        element("p", CHAPTERS[name][1], class_="lead"),
+        element("figure", image, class_="sheet"),
+        element("details", element("summary", "Tables"), tables(path.with_suffix(".md").read_text())),
+        code_block(result["command"], f"command-{name}"),
+        element("p", made, class_="note"),
+    )
+
+
+def tables(markdown: str) -> Markup:
+    """Markdown with tables as HTML; raw HTML in it is text."""
+    text = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    return element("div", Markup(text.replace("<table>", '<table class="gate">')), class_="table-scroll")
+
+
+if __name__ == "__main__":
+    run(main)
