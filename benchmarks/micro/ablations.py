@@ -3,10 +3,12 @@
     python benchmarks/micro/ablations.py [--rows rewards kl_coef] [--seeds 0 1 2] [--quick]
 
 All are measured alike, by the recipe's reward options: 64 unseen captions x 2 noises, ODE, paired with the
-base model.
+base model. The mirrored control is the recipe's policies with their LoRA subtracted: a gain that follows the
+reward turns into a loss there, and one that any change of the weights would bring stays.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.options import TableOptions, chosen_rows, parse, run
@@ -16,8 +18,13 @@ from harness.variants import PolicyRow, policy_rows
 from harness.workspace import RECIPE, PolicyRun, Workspace
 from harness.yardstick import BASE, Yardstick
 from plots import draw
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from vggrpo.backbones.pipelines import LORA_FILE, lora_file
 from vggrpo.config import TrainSettings
+from vggrpo.evaluation import EvaluationRecords
+from vggrpo.io import atomic_file
 from vggrpo.training.trainer import VGGRPOTrainer
 
 NAME = "ablations"
@@ -31,6 +38,8 @@ METRICS = (
     "flow_drift",
 )
 SHOWN_AS_RATIO = ("camera_extent", "flow_drift")
+MIRRORED = "mirrored"
+"""Folder of a run's mirrored LoRA."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -44,23 +53,44 @@ def main(words: list[str] | None = None) -> int:
     base = yardstick.measure(BASE, None)
     figures = []
     for row in rows:
-        same = row.trainer is VGGRPOTrainer and is_recipe(workspace, row, recipe)
+        same = is_recipe(workspace, row, recipe)
         runs = [
             workspace.train_policy(lgm, seed=seed)
             if same
             else workspace.train_policy(lgm, row.name, seed, row.changes, row.trainer)
             for seed in options.seeds
         ]
-        policies = {run.settings.seed: yardstick.measure(run.name, run.lora) for run in runs}
-        figures.append(row_figures(row, same, runs, changes(base, policies, row.kind)))
+        policies = {run.settings.seed: measured(yardstick, row, run) for run in runs}
+        figures.append(row_figures(row, same and not row.mirrored, runs, changes(base, policies, row.kind)))
     settings = {"train": recipe, "evaluation": yardstick.settings, "seeds": options.seeds}
     path = write_result(NAME, options, settings, {"n": len(base), "rows": figures}, as_text(figures))
     draw(path)
     return 0
 
 
+def measured(yardstick: Yardstick, row: PolicyRow, run: PolicyRun) -> EvaluationRecords:
+    """The records of a run's policy, or of its mirror image."""
+    if row.mirrored:
+        return yardstick.measure(f"mirrored-{run.name}", mirrored_lora(run.lora, run.path / MIRRORED))
+    return yardstick.measure(run.name, run.lora)
+
+
+def mirrored_lora(lora: Path, folder: Path) -> Path:
+    """Writes the LoRA that takes from the weights what another adds, and returns its folder."""
+    with safe_open(lora_file(lora), framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    turned = {name: -value if ".lora_B." in name else value for name, value in tensors.items()}
+    folder.mkdir(exist_ok=True)
+    with atomic_file(folder / LORA_FILE) as temporary:
+        save_file(turned, temporary, metadata)
+    return folder
+
+
 def is_recipe(workspace: Workspace, row: PolicyRow, recipe: TrainSettings) -> bool:
-    """Whether a row's value is the recipe's own. A floor that gates nothing is no difference."""
+    """Whether a row's training is the recipe's own. A floor that gates nothing is no difference."""
+    if row.trainer is not VGGRPOTrainer:
+        return False
     changed = workspace.policy_settings(recipe.lgm_path, changes=row.changes)
     return changed.model_copy(update={"lgm_floor": recipe.lgm_floor}) == recipe
 

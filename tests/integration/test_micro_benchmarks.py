@@ -92,8 +92,10 @@ def test_what_is_done_is_not_done_again(benchmark, main_result):
 
 def test_the_control_differs_by_its_advantages_alone(benchmark, main_result):
     outcome, folder = benchmark("ablations", "--rows", "control")
-    (row,) = result(folder, "ablations")["figures"]["rows"]
+    row, mirrored = result(folder, "ablations")["figures"]["rows"]
     assert (row["label"], row["recipe"], row["overrides"]) == ("shuffled advantages", False, {})
+    assert (mirrored["label"], mirrored["recipe"], mirrored["overrides"]) == ("mirrored", False, {})
+    assert (folder / "evaluations" / "mirrored-recipe-seed_0").is_dir()
     recipe, control = folder / "train" / "recipe", folder / "train" / "control_shuffled_advantages"
     assert (recipe / "seed_0" / LORA).is_file()
     assert "/train/recipe/seed_0" not in outcome.out

@@ -39,6 +39,8 @@ class PolicyRow:
     trainer: type[VGGRPOTrainer] = VGGRPOTrainer
     kind: str = ALL
     """The kind of prompt that it is measured on."""
+    mirrored: bool = False
+    """Whether what training added to the base model is taken from it instead."""
 
     @property
     def name(self) -> str:
@@ -88,8 +90,11 @@ def policy_rows(recipe: TrainSettings) -> list[PolicyRow]:
         )
     rows += [PolicyRow("noise_scale", f"{scale:g}", {"noise_scale": scale}) for scale in (0.3, 0.5, 0.7)]
     rows += [PolicyRow("kl_coef", f"{beta:g}", {"kl_coef": beta}) for beta in (0.0, 0.004, 0.05)]
-    rows.append(PolicyRow("control", "shuffled advantages", trainer=ShuffledTrainer))
-    return rows
+    return [
+        *rows,
+        PolicyRow("control", "shuffled advantages", trainer=ShuffledTrainer),
+        PolicyRow("control", "mirrored", mirrored=True),
+    ]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,18 @@ import json
 
 import lgm_ablation
 import pytest
-from ablations import is_recipe
+import torch
+from ablations import is_recipe, mirrored_lora
 from harness.options import Options
 from harness.variants import lgm_rows, policy_rows
 from harness.workspace import Workspace
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from vggrpo.backbones.pipelines import LORA_FILE
 from vggrpo.config import ConfigError, LGMSettings, RunError
 from vggrpo.io.runs import settings_differences
+from vggrpo.training.trainer import VGGRPOTrainer
 
 
 @pytest.fixture
@@ -32,7 +37,19 @@ def test_policy_rows_are_valid_and_differ_by_what_they_say(workspace, recipe):
             line.split(":")[0] for line in settings_differences(recipe.model_dump(mode="json"), settings)
         }
         assert changed <= set(row.changes), row
-        assert is_recipe(workspace, row, recipe) == (changed <= {"lgm_floor"}), row
+        same = changed <= {"lgm_floor"} and row.trainer is VGGRPOTrainer
+        assert is_recipe(workspace, row, recipe) == same, row
+
+
+def test_a_mirrored_lora_subtracts_what_was_added(tmp_path):
+    names = ("transformer.a.lora_A.weight", "transformer.a.lora_B.weight")
+    down, up = torch.randn(2, 5), torch.randn(4, 2)
+    save_file(dict(zip(names, (down, up), strict=True)), tmp_path / LORA_FILE, {"kept": "as it is"})
+    folder = mirrored_lora(tmp_path, tmp_path / "mirrored")
+    with safe_open(folder / LORA_FILE, framework="pt") as file:
+        turned = [file.get_tensor(name) for name in names]
+        assert file.metadata() == {"kept": "as it is"}
+    assert torch.equal(turned[1] @ turned[0], -(up @ down))
 
 
 def test_every_group_size_sees_as_many_samples(workspace, recipe):
