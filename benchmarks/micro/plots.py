@@ -34,6 +34,7 @@ GROUP_COLOURS = (NEUTRAL, LGM, "#56B4E9", TEACHER, "#009E73", "#CC79A7")
 GROUP_MARKERS = ("D", "o", "v", "s", "^", "P")
 MOTION_AMOUNTS = ("camera_path", "camera_extent", "flow_magnitude", "flow_drift")
 PIXELS = ("brightness", "saturation", "sharpness", "object_presence")
+SEED_RANGE = "range of the seeds"
 GATE_SHARE, GATE_AUC = 0.8, 0.93
 ROW_HEIGHT = 0.27
 Figures = Mapping[str, Any]
@@ -357,7 +358,7 @@ def save(figure: Figure, path: Path) -> None:
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=len(handles),
+            ncols=min(len(handles), 6),
             fontsize=8.5,
             frameon=False,
         )
@@ -372,7 +373,7 @@ def _seed_curves(panels: Sequence["Axes"], curves: Mapping[str, Sequence[Figures
         for reward in REWARDS
     ]
     lines.append([("flow_jerk", NEUTRAL, "flow jerk")])
-    titles = [*(f"{reward.replace('_', ' ')}: change" for reward in REWARDS), "flow jerk: change"]
+    titles = [f"{name.replace('_', ' ')} while training: change" for name in (*REWARDS, "flow_jerk")]
     iterations = [0, *(point["iteration"] for point in next(iter(curves.values())))]
     for axes, members, title in zip(panels, lines, titles, strict=True):
         for metric, colour, label in members:
@@ -383,11 +384,20 @@ def _seed_curves(panels: Sequence["Axes"], curves: Mapping[str, Sequence[Figures
                 ]
             )
             axes.plot(iterations, seeds.mean(0), color=colour, marker="o", markersize=3.5, label=label)
-            axes.fill_between(iterations, seeds.min(0), seeds.max(0), color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(
+                iterations,
+                seeds.min(0),
+                seeds.max(0),
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+                label=SEED_RANGE,
+            )
         axes.axhline(0, color="grey", linewidth=0.8)
         axes.grid(color="#E6E6E6", linewidth=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_xlabel("iteration (line: mean of the seeds, band: their range)", fontsize=8.5)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("iteration", fontsize=8.5)
         _style(axes, title)
 
 

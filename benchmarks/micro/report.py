@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness.checks import Check, check_table
 from harness.options import Options, parse, run
-from harness.results import figure
+from harness.results import figure, markdown_table
 from harness.workspace import Workspace
 from markdown_it import MarkdownIt
 from plots import draw_to, interval
@@ -34,39 +33,55 @@ REPORT = "report.html"
 FROM_A_RUN = ("videos", "gate")
 """Sections of a training's own report that stand on this page too."""
 PAIRS_PER_KIND = 3
+VERDICTS = {True: "\u2713", False: "**missed**"}
 CHAPTERS = {
     "main_result": (
+        "Changes",
         "What it changes",
         "Rewards by the latent geometry model and by the uncut model on decoded video, steadiness by optical "
         "flow, and what must not change, of samples of unseen captions.",
     ),
     "ablations": (
+        "Ablations",
         "What each part is for",
-        "Trainings that differ from the recipe in one setting each, and the recipe with shuffled advantages.",
+        "Trainings that differ from the recipe in one setting each, the recipe with shuffled advantages, and "
+        "the recipe's policies mirrored.",
     ),
     "alarm_experiment": (
+        "Alarms",
         "When the reward deceives",
         "The same training on a latent geometry model that is not good enough must raise an alarm before it "
         "ends, the recipe's must not.",
     ),
     "lgm_ablation": (
+        "LGM",
         "The latent geometry model",
         "Where it is entered, how fast its connector learns, what it is distilled on and what is trained.",
     ),
-    "noise": ("Noise of the rollouts", "What `vggrpo tune-noise` measures, before any training."),
+    "noise": ("Noise", "Noise of the rollouts", "What `vggrpo tune-noise` measures, before any training."),
     "gradient_signal": (
+        "Gradient",
         "Where the gradient has a signal",
         "How much the policy gradients of different prompts have in common, by the step that is stochastic.",
     ),
     "training_cost": (
+        "Cost",
         "What it costs",
         "Denoiser evaluations until the same held-out reward is reached, in the plain setting and with the "
         "savings.",
     ),
-    "guidance": ("Without training: guidance", "Reward guidance at sampling time, by its settings."),
-    "best_of": ("Without training: best of N", "What denoiser evaluations buy at sampling time."),
+    "guidance": (
+        "Guidance",
+        "Without training: guidance",
+        "Reward guidance at sampling time, by its settings.",
+    ),
+    "best_of": (
+        "Best of N",
+        "Without training: best of N",
+        "What denoiser evaluations buy at sampling time.",
+    ),
 }
-"""Every result that the page knows, in its order: title and lead."""
+"""Every result that the page knows, in its order: short title, title and lead."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -78,19 +93,21 @@ def main(words: list[str] | None = None) -> int:
         raise ConfigError(f"{results['main_result']} is missing; run benchmarks/micro/main_result.py first")
     workspace = Workspace(options)
     trained = of_a_run(workspace.policy_settings(workspace.lgm(), seed=options.seeds[0]))
-    parts = {"bars": section("bars", "Bars, and whether they are met", bars(found["main_result"]))}
-    titles = {"bars": "Bars"}
-    for name, content in trained.items():
-        parts[name] = section(name, SECTIONS[name].title, content)
-        titles[name] = SECTIONS[name].short
-    for name, result in found.items():
-        parts[name] = section(name, CHAPTERS[name][0], chapter(name, result, results[name]))
-        titles[name] = CHAPTERS[name][0]
+    contents = {
+        "videos": trained.get("videos"),
+        "bars": bars(found["main_result"]),
+        "main_result": chapter("main_result", found["main_result"], results["main_result"]),
+        "gate": trained.get("gate"),
+    }
+    contents |= {name: chapter(name, found[name], results[name]) for name in found if name not in contents}
+    shown = {name: content for name, content in contents.items() if content is not None}
+    sections = [section(name, titles(name)[1], content) for name, content in shown.items()]
     created = time.strftime("%Y-%m-%d %H:%M")
     title = "VGGRPO on the micro family"
     lead = abstract(found["main_result"])
     head = title_block("VGGRPO published figures", title, [created, f"vggrpo {__version__}"], lead)
-    page = render_page(title, titles, element("header", head, id="top"), *parts.values(), footer(created))
+    navigation = {name: titles(name)[0] for name in shown}
+    page = render_page(title, navigation, element("header", head, id="top"), *sections, footer(created))
     path = options.runs / REPORT
     write_text(path, page)
     print(path)
@@ -123,18 +140,33 @@ def abstract(result: Mapping[str, Any]) -> str:
     iterations = result["settings"]["train"]["iterations"]
     return (
         f"{len(seeds)} trainings of {iterations} iterations, {figures['n'][sampler]} samples of unseen "
-        f"captions each, paired with the base model's ({sampler.replace('-', ' in ')} steps, 95 % "
+        f"captions each, paired with the base model's ({sampler.replace('-', ', ')} steps, 95 % "
         f"intervals). The rewards change: {'; '.join(gains)}."
     )
 
 
+def titles(name: str) -> tuple[str, str]:
+    """Short title and title of a section."""
+    if name == "bars":
+        return "Bars", "Bars, and whether they are met"
+    if name in FROM_A_RUN:
+        return SECTIONS[name].short, SECTIONS[name].title
+    return CHAPTERS[name][0], CHAPTERS[name][1]
+
+
 def bars(result: Mapping[str, Any]) -> Markup:
-    """The bars of the main result, for either sampler."""
-    blocks = []
-    for sampler, rows in result["figures"]["checks"].items():
-        checks = [Check(row["name"], row["bar"], interval(row["figure"]), row["passed"]) for row in rows]
-        blocks += [element("h3", f"{sampler.replace('-', ' in ')} steps"), tables(check_table(checks))]
-    return join(*blocks)
+    """The bars of the main result, with a column for either sampler."""
+    by_sampler = result["figures"]["checks"]
+    rows = [
+        [
+            checks[0]["name"],
+            checks[0]["bar"],
+            *(f"{figure(interval(check['figure']))} {VERDICTS[check['passed']]}" for check in checks),
+        ]
+        for checks in zip(*by_sampler.values(), strict=True)
+    ]
+    samplers = [f"{sampler.replace('-', ', ')} steps" for sampler in by_sampler]
+    return tables(markdown_table(["check", "bar", *samplers], rows))
 
 
 def chapter(name: str, result: Mapping[str, Any], path: Path) -> Markup:
@@ -143,10 +175,10 @@ def chapter(name: str, result: Mapping[str, Any], path: Path) -> Markup:
     if not picture.is_file():
         draw_to(path, picture)
     data = base64.b64encode(picture.read_bytes()).decode("ascii")
-    image = element("img", src=f"data:image/png;base64,{data}", alt=CHAPTERS[name][0], class_="plot")
-    made = ", ".join([result["date"], *result["machine"].values()])
+    image = element("img", src=f"data:image/png;base64,{data}", alt=CHAPTERS[name][1], class_="plot")
+    made = ", ".join([result["date"], *(f"{part}: {value}" for part, value in result["machine"].items())])
     return join(
-        element("p", CHAPTERS[name][1], class_="lead"),
+        element("p", CHAPTERS[name][2], class_="lead"),
         element("figure", image, class_="sheet"),
         element("details", element("summary", "Tables"), tables(path.with_suffix(".md").read_text())),
         code_block(result["command"], f"command-{name}"),
