@@ -46,7 +46,7 @@ bench: $(INSTALLED)
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
 
 bench-micro: $(INSTALLED)
-	for name in main_result lgm_ablation alarm_experiment noise gradient_signal ablations training_cost guidance best_of report; do \
+	for name in main_result controls lgm_ablation alarm_experiment noise gradient_signal ablations training_cost guidance best_of report; do \
 		$(BIN)/python benchmarks/micro/$$name.py || exit 1; done
 
 docs: $(INSTALLED)

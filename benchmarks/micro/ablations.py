@@ -3,8 +3,7 @@
     python benchmarks/micro/ablations.py [--rows rewards kl_coef] [--seeds 0 1 2] [--quick]
 
 All are measured alike, by the recipe's reward options: 64 unseen captions x 2 noises, ODE, paired with the
-base model. The mirrored control is the recipe's policies with their LoRA subtracted: a gain that follows the
-reward turns into a loss there, and one that any change of the weights would bring stays.
+base model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,9 +45,18 @@ def main(words: list[str] | None = None) -> int:
     """Runs the benchmark."""
     options = parse(TableOptions, words, __doc__)
     workspace = Workspace(options)
-    lgm = workspace.lgm()
-    recipe = workspace.policy_settings(lgm)
+    recipe = workspace.policy_settings(workspace.lgm())
     rows = chosen_rows(policy_rows(recipe), options.rows)
+    settings, figures = measure_rows(workspace, rows)
+    path = write_result(NAME, options, settings, figures, as_text(figures["rows"]))
+    draw(path)
+    return 0
+
+
+def measure_rows(workspace: Workspace, rows: Sequence[PolicyRow]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trains what is not trained yet, with the seeds of the command line; a result's settings and figures."""
+    options, lgm = workspace.options, workspace.lgm()
+    recipe = workspace.policy_settings(lgm)
     yardstick = Yardstick(workspace, lgm)
     base = yardstick.measure(BASE, None)
     figures = []
@@ -61,11 +69,10 @@ def main(words: list[str] | None = None) -> int:
             for seed in options.seeds
         ]
         policies = {run.settings.seed: measured(yardstick, row, run) for run in runs}
-        figures.append(row_figures(row, same and not row.mirrored, runs, changes(base, policies, row.kind)))
+        of_recipe = same and not row.mirrored
+        figures.append(row_figures(row, of_recipe, runs, changes(base, policies, row.kind)))
     settings = {"train": recipe, "evaluation": yardstick.settings, "seeds": options.seeds}
-    path = write_result(NAME, options, settings, {"n": len(base), "rows": figures}, as_text(figures))
-    draw(path)
-    return 0
+    return settings, {"n": len(base), "rows": figures}
 
 
 def measured(yardstick: Yardstick, row: PolicyRow, run: PolicyRun) -> EvaluationRecords:

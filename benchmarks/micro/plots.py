@@ -143,6 +143,25 @@ def ablations(figures: Figures, path: Path) -> None:
     save(figure, path)
 
 
+def controls(figures: Figures, path: Path) -> None:
+    """A row for the recipe and each control: rewards by the teacher and flow jerk, pooled and by seed."""
+    rows = figures["rows"]
+    labels = ["recipe" if row["recipe"] else row["label"] for row in rows]
+    figure = Figure(figsize=(12.0, 1.7 + 0.4 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    metrics = (*(f"teacher/{reward}" for reward in REWARDS), "flow_jerk")
+    for metric, axes in zip(metrics, panels, strict=True):
+        changes = [row["changes"][metric] for row in rows]
+        pooled = Series([interval(change["change"]) for change in changes], NEUTRAL, "pooled, 95 %")
+        source, _, name = metric.rpartition("/")
+        words = f"{name.replace('_', ' ')}{' by the teacher' if source else ''}: change"
+        forest(axes, labels, [pooled], words, references=(0.0,))
+        for place, change in enumerate(changes):
+            means = [interval(seed).mean for seed in change["seeds"].values()]
+            axes.plot(means, [place - 0.2] * len(means), "|", color=TEACHER, markersize=9, label="seeds")
+    save(figure, path)
+
+
 def lgm_ablation(figures: Figures, path: Path) -> None:
     """A row for each latent geometry model: shares of the ceiling, and the steady-shaky AUC."""
     rows = figures["rows"]
@@ -302,7 +321,7 @@ def noise_tuning(figures: Figures) -> NoiseTuning:
 PICTURES: dict[str, Callable[[Figures, Path], None]] = {
     picture.__name__: picture
     for picture in (
-        *(main_result, ablations, lgm_ablation, alarm_experiment, noise, guidance, best_of),
+        *(main_result, controls, ablations, lgm_ablation, alarm_experiment, noise, guidance, best_of),
         *(gradient_signal, training_cost),
     )
 }

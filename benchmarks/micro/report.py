@@ -41,11 +41,16 @@ CHAPTERS = {
         "Rewards by the latent geometry model and by the uncut model on decoded video, steadiness by optical "
         "flow, and what must not change, of samples of unseen captions.",
     ),
+    "controls": (
+        "Controls",
+        "Would it be there without the rewards?",
+        "Beside the recipe: trainings with shuffled advantages, and the recipe's policies mirrored, with "
+        "their LoRA subtracted in place of added.",
+    ),
     "ablations": (
         "Ablations",
         "What each part is for",
-        "Trainings that differ from the recipe in one setting each, the recipe with shuffled advantages, and "
-        "the recipe's policies mirrored.",
+        "Trainings that differ from the recipe in one setting each.",
     ),
     "alarm_experiment": (
         "Alarms",

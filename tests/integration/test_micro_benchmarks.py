@@ -91,11 +91,12 @@ def test_what_is_done_is_not_done_again(benchmark, main_result):
 
 
 def test_the_control_differs_by_its_advantages_alone(benchmark, main_result):
-    outcome, folder = benchmark("ablations", "--rows", "control")
-    row, mirrored = result(folder, "ablations")["figures"]["rows"]
-    assert (row["label"], row["recipe"], row["overrides"]) == ("shuffled advantages", False, {})
-    assert (mirrored["label"], mirrored["recipe"], mirrored["overrides"]) == ("mirrored", False, {})
-    assert (folder / "evaluations" / "mirrored-recipe-seed_0").is_dir()
+    outcome, folder = benchmark("controls")
+    rows = result(folder, "controls")["figures"]["rows"]
+    assert [row["recipe"] for row in rows] == [True, False, False]
+    of_recipe, _, of_mirrored = (row["changes"]["lgm/camera_motion"]["change"]["mean"] for row in rows)
+    assert of_recipe != of_mirrored
+    assert (folder / "results" / "controls.png").read_bytes().startswith(b"\x89PNG")
     recipe, control = folder / "train" / "recipe", folder / "train" / "control_shuffled_advantages"
     assert (recipe / "seed_0" / LORA).is_file()
     assert "/train/recipe/seed_0" not in outcome.out
@@ -104,6 +105,16 @@ def test_the_control_differs_by_its_advantages_alone(benchmark, main_result):
     assert rollouts[0]["reward/camera_motion/mean"] == rollouts[1]["reward/camera_motion/mean"]
     ours, theirs = (load_tensors(run / "seed_0" / LORA) for run in (recipe, control))
     assert any((ours[name] != theirs[name]).any() for name in ours)
+
+
+def test_an_ablation_is_measured_on_its_own_kind_of_prompt(benchmark, main_result):
+    _, folder = benchmark("ablations", "--rows", "dynamic_filter")
+    on, off = result(folder, "ablations")["figures"]["rows"]
+    assert (on["label"], on["recipe"], on["prompts"], on["overrides"]) == ("on", True, "dynamic", {})
+    assert (off["label"], off["recipe"], off["prompts"]) == ("off", False, "dynamic")
+    assert not off["overrides"]["rewards.reprojection.dynamic_filter"]
+    assert (folder / "train" / "dynamic_filter_off" / "seed_0" / LORA).is_file()
+    assert (folder / "results" / "ablations.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

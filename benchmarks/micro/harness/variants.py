@@ -90,8 +90,13 @@ def policy_rows(recipe: TrainSettings) -> list[PolicyRow]:
         )
     rows += [PolicyRow("noise_scale", f"{scale:g}", {"noise_scale": scale}) for scale in (0.3, 0.5, 0.7)]
     rows += [PolicyRow("kl_coef", f"{beta:g}", {"kl_coef": beta}) for beta in (0.0, 0.004, 0.05)]
+    return rows
+
+
+def control_rows() -> list[PolicyRow]:
+    """The recipe, and what its gains are held against."""
     return [
-        *rows,
+        PolicyRow("control", "none"),
         PolicyRow("control", "shuffled advantages", trainer=ShuffledTrainer),
         PolicyRow("control", "mirrored", mirrored=True),
     ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ablations import is_recipe, mirrored_lora
 from harness.options import Options
-from harness.variants import lgm_rows, policy_rows
+from harness.variants import control_rows, lgm_rows, policy_rows
 from harness.workspace import Workspace
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from vggrpo.backbones.pipelines import LORA_FILE
 from vggrpo.config import ConfigError, LGMSettings, RunError
 from vggrpo.io.runs import settings_differences
-from vggrpo.training.trainer import VGGRPOTrainer
 
 
 @pytest.fixture
@@ -37,8 +36,12 @@ def test_policy_rows_are_valid_and_differ_by_what_they_say(workspace, recipe):
             line.split(":")[0] for line in settings_differences(recipe.model_dump(mode="json"), settings)
         }
         assert changed <= set(row.changes), row
-        same = changed <= {"lgm_floor"} and row.trainer is VGGRPOTrainer
-        assert is_recipe(workspace, row, recipe) == same, row
+        assert is_recipe(workspace, row, recipe) == (changed <= {"lgm_floor"}), row
+
+
+def test_only_the_shuffled_control_is_another_training(workspace, recipe):
+    trained = [row.label for row in control_rows() if not is_recipe(workspace, row, recipe)]
+    assert trained == ["shuffled advantages"]
 
 
 def test_a_mirrored_lora_subtracts_what_was_added(tmp_path):
