@@ -37,8 +37,8 @@ METRICS = (
     "flow_drift",
 )
 SHOWN_AS_RATIO = ("camera_extent", "flow_drift")
-MIRRORED = "mirrored"
-"""Folder of a run's mirrored LoRA."""
+NEGATED = "negated"
+"""Folder, in a run, of its LoRA with the other sign."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -69,28 +69,37 @@ def measure_rows(workspace: Workspace, rows: Sequence[PolicyRow]) -> tuple[dict[
             for seed in options.seeds
         ]
         policies = {run.settings.seed: measured(yardstick, row, run) for run in runs}
-        of_recipe = same and not row.mirrored
+        of_recipe = same and not row.negated
         figures.append(row_figures(row, of_recipe, runs, changes(base, policies, row.kind)))
     settings = {"train": recipe, "evaluation": yardstick.settings, "seeds": options.seeds}
     return settings, {"n": len(base), "rows": figures}
 
 
 def measured(yardstick: Yardstick, row: PolicyRow, run: PolicyRun) -> EvaluationRecords:
-    """The records of a run's policy, or of its mirror image."""
-    if row.mirrored:
-        return yardstick.measure(f"mirrored-{run.name}", mirrored_lora(run.lora, run.path / MIRRORED))
+    """The records of a run's policy, or of the base model with the policy's LoRA subtracted."""
+    if row.negated:
+        return yardstick.measure(f"{NEGATED}-{run.name}", negated_lora(run.lora, run.path / NEGATED))
     return yardstick.measure(run.name, run.lora)
 
 
-def mirrored_lora(lora: Path, folder: Path) -> Path:
-    """Writes the LoRA that takes from the weights what another adds, and returns its folder."""
+def negated_lora(lora: Path, folder: Path) -> Path:
+    """Makes, once, the LoRA that subtracts what another adds: B with the other sign. Returns its folder.
+
+    Raises:
+        ValueError: if the LoRA has no B under the names that diffusers gives.
+    """
+    if (folder / LORA_FILE).exists():
+        return folder
     with safe_open(lora_file(lora), framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    turned = {name: -value if ".lora_B." in name else value for name, value in tensors.items()}
+    ups = [name for name in tensors if ".lora_B." in name]
+    if not ups:
+        raise ValueError(f"{lora} has no tensor with .lora_B. in its name, so there is nothing to negate")
+    tensors |= {name: -tensors[name] for name in ups}
     folder.mkdir(exist_ok=True)
     with atomic_file(folder / LORA_FILE) as temporary:
-        save_file(turned, temporary, metadata)
+        save_file(tensors, temporary, metadata)
     return folder
 
 

@@ -3,8 +3,8 @@
     python benchmarks/micro/controls.py [--seeds 0 1 2] [--quick]
 
 Beside the recipe stand trainings in which every sample gets the advantage of a random other one of its group,
-and the recipe's own policies mirrored, with their LoRA subtracted: a gain that follows the reward turns into
-a loss there, and one that any change of the weights would bring stays. Measured as the ablations are.
+and the recipe's own policies with their LoRA negated: a gain that follows the reward turns into a loss there,
+and one that any change of the weights would bring stays. Measured as the ablations are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from harness.options import Options, parse, run
 from harness.pairs import Change
 from harness.results import figure, markdown_table, write_result
 from harness.variants import control_rows
-from harness.workspace import RECIPE, Workspace
+from harness.workspace import Workspace
 from plots import draw
 
 NAME = "controls"
@@ -41,8 +41,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows:
             change: Change = row["changes"][metric]
             seeds = [f"{seed.mean:+.3f}" for seed in change.seeds.values()]
-            name = RECIPE if row["recipe"] else row["label"]
-            lines.append([metric, name, figure(change.change, 3, signed=True), *seeds])
+            lines.append([metric, row["label"], figure(change.change, 3, signed=True), *seeds])
     numbers = [f"seed {seed}" for seed in rows[0]["changes"][METRICS[0]].seeds]
     return markdown_table(["metric", "policies", "change [95 %]", *numbers], lines)
 

@@ -34,7 +34,7 @@ GROUP_COLOURS = (NEUTRAL, LGM, "#56B4E9", TEACHER, "#009E73", "#CC79A7")
 GROUP_MARKERS = ("D", "o", "v", "s", "^", "P")
 MOTION_AMOUNTS = ("camera_path", "camera_extent", "flow_magnitude", "flow_drift")
 PIXELS = ("brightness", "saturation", "sharpness", "object_presence")
-SEED_RANGE = "range of the seeds"
+SEED_RANGE = "range of the seeds (line: their mean)"
 GATE_SHARE, GATE_AUC = 0.8, 0.93
 ROW_HEIGHT = 0.27
 Figures = Mapping[str, Any]
@@ -79,7 +79,7 @@ def main_result(figures: Figures, path: Path) -> None:
     figure = Figure(figsize=(13.0, 3.2 + 3.9 * len(samplers)), layout="constrained")
     heights = (0.8, *[1.0] * len(samplers))
     grid = figure.subplots(len(heights), 3, width_ratios=(1.3, 0.8, 1.1), height_ratios=heights)
-    _seed_curves(grid[0], figures["curves"])
+    _seed_curves(grid[0], figures["curves"], figures["curves_of"])
     for (sampler, by_kind), (rewards, jerk, kept) in zip(samplers.items(), grid[1:], strict=True):
         pairs = [(source, reward) for reward in REWARDS for source in SOURCE_COLOURS]
         names = [f"{source}/{reward}" for source, reward in pairs]
@@ -146,7 +146,7 @@ def ablations(figures: Figures, path: Path) -> None:
 def controls(figures: Figures, path: Path) -> None:
     """A row for the recipe and each control: rewards by the teacher and flow jerk, pooled and by seed."""
     rows = figures["rows"]
-    labels = ["recipe" if row["recipe"] else row["label"] for row in rows]
+    labels = [row["label"] for row in rows]
     figure = Figure(figsize=(12.0, 1.7 + 0.4 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     metrics = (*(f"teacher/{reward}" for reward in REWARDS), "flow_jerk")
@@ -189,7 +189,7 @@ def alarm_experiment(figures: Figures, path: Path) -> None:
             iterations = [0, *(point["iteration"] for point in row["curve"])]
             for source, colour in SOURCE_COLOURS.items():
                 gains = [interval(point["changes"][f"{source}/{reward}"]) for point in row["curve"]]
-                gains = [Interval(0.0, 0.0, 0.0, row["n"]), *gains]
+                gains = [Interval(0.0, 0.0, 0.0, 0), *gains]
                 axes.plot(iterations, [g.mean for g in gains], color=colour, label=SOURCE_WORDS[source])
                 axes.fill_between(
                     iterations,
@@ -201,7 +201,7 @@ def alarm_experiment(figures: Figures, path: Path) -> None:
                 )
             if row["first_alarm"] is not None:
                 axes.axvline(row["first_alarm"], color=WARNING, linewidth=1.4, label="first alarm")
-            title = f"{row['lgm']} LGM, seed {row['seed']}: {reward.replace('_', ' ')}"
+            title = f"{row['training']}, seed {row['seed']}: {reward.replace('_', ' ')}"
             _style(axes, title)
             axes.axhline(0, color="grey", linewidth=0.8)
             axes.grid(color="#E6E6E6", linewidth=0.8)
@@ -385,8 +385,14 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=140)
 
 
-def _seed_curves(panels: Sequence["Axes"], curves: Mapping[str, Sequence[Figures]]) -> None:
-    """Changes of both rewards and of the flow jerk while the policies train: mean and range of the seeds."""
+def _seed_curves(panels: Sequence["Axes"], curves: Mapping[str, Sequence[Figures]], of: str) -> None:
+    """Changes of both rewards and of the flow jerk while the policies train: mean and range of the seeds.
+
+    Args:
+        panels: three.
+        curves: by seed.
+        of: what they are measured on, in words.
+    """
     lines = [
         [(f"{source}/{reward}", colour, SOURCE_WORDS[source]) for source, colour in SOURCE_COLOURS.items()]
         for reward in REWARDS
@@ -416,7 +422,7 @@ def _seed_curves(panels: Sequence["Axes"], curves: Mapping[str, Sequence[Figures
         axes.grid(color="#E6E6E6", linewidth=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel("iteration", fontsize=8.5)
+        axes.set_xlabel(f"iteration ({of})", fontsize=8.5)
         _style(axes, title)
 
 

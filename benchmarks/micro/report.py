@@ -2,29 +2,32 @@
 
     python benchmarks/micro/report.py [--output runs/benchmarks] [--seeds 0]
 
-Reads the result files and, for the videos, the finished training of the first seed; trains nothing. Writes
-`<output>/report.html`, one file that loads nothing.
+Reads the result files and, for the videos and the gate, the finished training of one seed in `<output>`,
+which must be one of those that the results are of; trains nothing. Writes `<output>/report.html`, one file
+without outside resources.
 """
 
 import base64
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from harness.options import Options, parse, run
 from harness.results import figure, markdown_table
-from harness.workspace import Workspace
+from harness.workspace import RECIPE
 from markdown_it import MarkdownIt
 from plots import draw_to, interval
 
 from vggrpo import __version__
-from vggrpo.config import ConfigError, TrainSettings
+from vggrpo.config import ConfigError, RunError, TrainSettings, load_recipe
 from vggrpo.evaluation.report import SECTIONS, ReportData
 from vggrpo.evaluation.report.markup import Markup, element, join
 from vggrpo.evaluation.report.shell import code_block, footer, render_page, section, title_block
 from vggrpo.io import read_json, write_text
+from vggrpo.io.runs import CONFIG_NAME, settings_differences
 from vggrpo.training.demo.report import key_frame_teacher
 from vggrpo.training.report import run_report
 from vggrpo.training.trainer import LORA_FOLDER
@@ -44,8 +47,8 @@ CHAPTERS = {
     "controls": (
         "Controls",
         "Would it be there without the rewards?",
-        "Beside the recipe: trainings with shuffled advantages, and the recipe's policies mirrored, with "
-        "their LoRA subtracted in place of added.",
+        "Beside the recipe: trainings with shuffled advantages, and the recipe's policies with their LoRA "
+        "subtracted in place of added.",
     ),
     "ablations": (
         "Ablations",
@@ -54,16 +57,16 @@ CHAPTERS = {
     ),
     "alarm_experiment": (
         "Alarms",
-        "When the reward deceives",
-        "The same training on a latent geometry model that is not good enough must raise an alarm before it "
-        "ends, the recipe's must not.",
+        "When a training goes wrong",
+        "The recipe's training must raise no alarm. Does one on a latent geometry model that has hardly been "
+        "trained raise one before it ends, and one that is rewarded for reprojection alone?",
     ),
     "lgm_ablation": (
         "LGM",
         "The latent geometry model",
         "Where it is entered, how fast its connector learns, what it is distilled on and what is trained.",
     ),
-    "noise": ("Noise", "Noise of the rollouts", "What `vggrpo tune-noise` measures, before any training."),
+    "noise": ("Noise", "Noise of the rollouts", "What tune-noise measures, before any training."),
     "gradient_signal": (
         "Gradient",
         "Where the gradient has a signal",
@@ -89,15 +92,29 @@ CHAPTERS = {
 """Every result that the page knows, in its order: short title, title and lead."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageOptions(Options):
+    """Options of the page."""
+
+    seeds: tuple[int, ...] = (0,)
+    """The seed whose training the videos are of, one."""
+
+
 def main(words: list[str] | None = None) -> int:
     """Writes the page."""
-    options = parse(Options, words, __doc__)
+    options = parse(PageOptions, words, __doc__)
+    if len(options.seeds) > 1:
+        raise ConfigError(f"--seeds are {options.seeds}, but the videos are of one training; give one seed")
     results = {name: options.results / f"{name}.json" for name in CHAPTERS}
     found = {name: read_json(path) for name, path in results.items() if path.is_file()}
+    if tableless := [name for name in found if not results[name].with_suffix(".md").is_file()]:
+        raise ConfigError(f"{options.results} has no tables of {', '.join(tableless)}; run these again")
     if "main_result" not in found:
         raise ConfigError(f"{results['main_result']} is missing; run benchmarks/micro/main_result.py first")
-    workspace = Workspace(options)
-    trained = of_a_run(workspace.policy_settings(workspace.lgm(), seed=options.seeds[0]))
+    trained = of_a_run(
+        options.runs / "train" / RECIPE / f"seed_{options.seeds[0]}",
+        found["main_result"]["settings"]["train"],
+    )
     contents = {
         "videos": trained.get("videos"),
         "bars": bars(found["main_result"]),
@@ -119,10 +136,23 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def of_a_run(train: TrainSettings) -> dict[str, Markup]:
-    """The sections of a finished training, by name; none if it is not there."""
-    if not (train.output / LORA_FOLDER).exists():
+def of_a_run(folder: Path, published: Mapping[str, Any]) -> dict[str, Markup]:
+    """The sections of a finished training, by name; none if it is not there.
+
+    Args:
+        folder: of the run.
+        published: the settings of the trainings whose results are shown.
+
+    Raises:
+        RunError: if the run has other settings.
+    """
+    if not (folder / LORA_FOLDER).exists():
+        print(f"no videos and no gate: {folder} holds no finished training; --output names its folder")
         return {}
+    train = load_recipe(str(folder / CONFIG_NAME), TrainSettings, {"output": folder})
+    own = {"seed": train.seed, "threads": train.threads, "output": str(folder)}
+    if differences := settings_differences({**published, **own}, train):
+        raise RunError(f"{folder} is no training of the results: {'; '.join(differences)}")
     teacher = key_frame_teacher(train)
     data: ReportData = run_report(train, train.iterations, teacher, torch.device("cpu"), PAIRS_PER_KIND)
     built = {name: SECTIONS[name].build(data) for name in FROM_A_RUN}

@@ -21,7 +21,7 @@ class CurvePoint:
 def held_out_curve(run: PolicyRun, metrics: Sequence[str]) -> list[CurvePoint]:
     """Every evaluation of a finished run but the base model's.
 
-    They are on the prompts of its settings and by its own sampler, not on the captions of the yardstick.
+    They are on the prompts of its settings, by ODE in `infer_steps`, not on the captions of the yardstick.
     """
     base, *later = evaluations_so_far(run.settings, run.settings.iterations)
     points = []

@@ -39,8 +39,8 @@ class PolicyRow:
     trainer: type[VGGRPOTrainer] = VGGRPOTrainer
     kind: str = ALL
     """The kind of prompt that it is measured on."""
-    mirrored: bool = False
-    """Whether what training added to the base model is taken from it instead."""
+    negated: bool = False
+    """Whether what training added to the base model's weights is subtracted instead."""
 
     @property
     def name(self) -> str:
@@ -96,9 +96,9 @@ def policy_rows(recipe: TrainSettings) -> list[PolicyRow]:
 def control_rows() -> list[PolicyRow]:
     """The recipe, and what its gains are held against."""
     return [
-        PolicyRow("control", "none"),
+        PolicyRow("control", "recipe"),
         PolicyRow("control", "shuffled advantages", trainer=ShuffledTrainer),
-        PolicyRow("control", "mirrored", mirrored=True),
+        PolicyRow("control", "negated LoRA", negated=True),
     ]
 
 

@@ -5,7 +5,7 @@ import json
 import lgm_ablation
 import pytest
 import torch
-from ablations import is_recipe, mirrored_lora
+from ablations import is_recipe, negated_lora
 from harness.options import Options
 from harness.variants import control_rows, lgm_rows, policy_rows
 from harness.workspace import Workspace
@@ -44,15 +44,31 @@ def test_only_the_shuffled_control_is_another_training(workspace, recipe):
     assert trained == ["shuffled advantages"]
 
 
-def test_a_mirrored_lora_subtracts_what_was_added(tmp_path):
+def test_a_negated_lora_subtracts_what_was_added(tmp_path):
     names = ("transformer.a.lora_A.weight", "transformer.a.lora_B.weight")
     down, up = torch.randn(2, 5), torch.randn(4, 2)
     save_file(dict(zip(names, (down, up), strict=True)), tmp_path / LORA_FILE, {"kept": "as it is"})
-    folder = mirrored_lora(tmp_path, tmp_path / "mirrored")
+    folder = negated_lora(tmp_path, tmp_path / "negated")
     with safe_open(folder / LORA_FILE, framework="pt") as file:
         turned = [file.get_tensor(name) for name in names]
         assert file.metadata() == {"kept": "as it is"}
     assert torch.equal(turned[1] @ turned[0], -(up @ down))
+
+
+def test_a_negated_lora_is_made_once(tmp_path):
+    tensors = {"a.lora_A.weight": torch.ones(2, 5), "a.lora_B.weight": torch.ones(4, 2)}
+    save_file(tensors, tmp_path / LORA_FILE)
+    folder = negated_lora(tmp_path, tmp_path / "negated")
+    # The order of the metadata may differ from process to process, and records belong to the exact bytes.
+    (folder / LORA_FILE).write_bytes(b"as another process wrote it")
+    negated_lora(tmp_path, folder)
+    assert (folder / LORA_FILE).read_bytes() == b"as another process wrote it"
+
+
+def test_a_lora_of_other_names_is_not_negated(tmp_path):
+    save_file({"a.lora.up.weight": torch.ones(4, 2)}, tmp_path / LORA_FILE)
+    with pytest.raises(ValueError, match=r"no tensor with \.lora_B\. in its name"):
+        negated_lora(tmp_path, tmp_path / "negated")
 
 
 def test_every_group_size_sees_as_many_samples(workspace, recipe):
