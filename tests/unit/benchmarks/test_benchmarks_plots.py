@@ -77,9 +77,9 @@ def policy(tmp_path):
 
 def test_an_alarm_must_come_where_it_is_expected_and_before_the_end(policy):
     good, poor, _ = alarm_experiment.WATCHED
-    expected = {(good, ()): True, (poor, ()): False, (good, (20, 30)): False, (poor, (20, 30)): True}
-    expected |= {(good, (30,)): False, (poor, (30,)): False}
-    for (watched, iterations), passed in expected.items():
+    expected = [(good, (), True), (poor, (), False), (good, (20, 30), False), (poor, (20, 30), True)]
+    expected += [(good, (30,), False), (poor, (30,), False)]
+    for watched, iterations, passed in expected:
         row = alarm_experiment.row_figures(watched, policy(*iterations))
         assert row["passed"] == passed, (watched.label, iterations)
         assert row["first_alarm"] == (min(iterations) if iterations else None)
