@@ -35,8 +35,9 @@ METRICS = (
     "flow_jerk",
     "camera_extent",
     "flow_drift",
+    "object_presence",
 )
-SHOWN_AS_RATIO = ("camera_extent", "flow_drift")
+SHOWN_AS_RATIO = ("camera_extent", "flow_drift", "object_presence")
 NEGATED = "negated"
 """Folder, in a run, of its LoRA with the other sign."""
 

@@ -116,11 +116,11 @@ def main_result(figures: Figures, path: Path) -> None:
 
 
 def ablations(figures: Figures, path: Path) -> None:
-    """A row for each ablation; rewards by LGM and teacher, flow jerk, motion amount."""
+    """A row for each ablation; rewards by LGM and teacher, flow jerk, motion amount, objects."""
     rows = figures["rows"]
     labels = [_row_label(row) for row in rows]
-    figure = Figure(figsize=(14.0, 1.6 + ROW_HEIGHT * 1.25 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, 4, sharey=True)
+    figure = Figure(figsize=(16.0, 1.8 + ROW_HEIGHT * 1.25 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 5, sharey=True)
     for reward, axes in zip(REWARDS, panels, strict=False):
         series = [
             Series(
@@ -132,13 +132,13 @@ def ablations(figures: Figures, path: Path) -> None:
             for source, colour in SOURCE_COLOURS.items()
         ]
         forest(axes, labels, series, f"{reward.replace('_', ' ')}: change", references=(0.0,))
-    for metric, part, axes, reference in (
-        ("flow_jerk", "change", panels[2], 0.0),
-        ("camera_extent", "ratio", panels[3], 1.0),
+    for metric, part, title, axes, reference in (
+        ("flow_jerk", "change", "flow jerk: change", panels[2], 0.0),
+        ("flow_drift", "ratio", "flow without shake: ratio", panels[3], 1.0),
+        ("object_presence", "ratio", "object presence: ratio", panels[4], 1.0),
     ):
-        words = {"change": ": change", "ratio": ", share of the base's"}[part]
         series = [Series([interval(row["changes"][metric][part]) for row in rows], NEUTRAL)]
-        forest(axes, labels, series, describe(metric).label + words, references=(reference,))
+        forest(axes, labels, series, title, references=(reference,))
     _separate_groups(panels, [row["group"] for row in rows])
     save(figure, path)
 
