@@ -7,7 +7,7 @@ from commands import vggrpo
 
 REPROJECTION_ALONE = (
     *("--reward-weights.camera-motion", 0, "--reward-weights.reprojection", 1, "--lr", 3e-3),
-    *("--iterations", 10, "--eval-every", 2, "--num-evaluation-prompts", 32, "--evaluation-noises", 1),
+    *("--iterations", 10, "--eval-every", 2, "--num-evaluation-prompts", 16, "--evaluation-noises", 2),
 )
 """Scenes without objects reproject best: at three times the recipe's rate objects are gone soon."""
 
