@@ -7,7 +7,7 @@ import alarm_experiment
 import lgm_ablation
 import numpy as np
 import pytest
-from harness.options import Options
+from harness.options import RESULTS, Options
 from harness.results import write_result
 from harness.workspace import PolicyRun, Workspace
 from plots import draw, noise_tuning
@@ -114,3 +114,8 @@ def test_a_file_of_another_kind_is_no_result(tmp_path):
     write_json(tmp_path / "other.json", {"benchmark": "other"})
     with pytest.raises(ConfigError, match="no result of main_result"):
         draw(tmp_path / "other.json")
+
+
+def test_every_published_result_can_be_drawn_again(tmp_path):
+    assert draw_all(["--output", str(tmp_path)]) == 0
+    assert {path.stem for path in tmp_path.iterdir()} == {path.stem for path in RESULTS.glob("*.json")}
