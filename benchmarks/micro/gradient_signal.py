@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness.options import TableOptions, chosen_rows, parse, run
+from harness.options import TableOptions, chosen_rows, only_seed, parse, run
 from harness.results import figure, markdown_table, write_result
 from harness.workspace import Workspace
 from plots import draw
@@ -95,8 +95,7 @@ def signal_rows(quick: bool) -> list[SignalRow]:
 def main(words: list[str] | None = None) -> int:
     """Measures the rows."""
     options = parse(SignalOptions, words, __doc__)
-    if len(options.seeds) > 1:
-        raise ConfigError(f"--seeds are {options.seeds}, but the table is measured with one seed; give one")
+    seed = only_seed(options)
     if options.groups < 3:
         raise ConfigError(f"--groups is {options.groups}: an agreement with an interval needs at least 3")
     workspace = Workspace(options)
@@ -106,10 +105,10 @@ def main(words: list[str] | None = None) -> int:
         raise ConfigError(f"--groups is {options.groups}, but the recipe has {prompts} prompts, one a group")
     rows, measured = chosen_rows(signal_rows(options.quick), options.rows), []
     for row in rows:
-        settings = workspace.policy_settings(lgm, NAME, options.seeds[0], row.changes)
+        settings = workspace.policy_settings(lgm, NAME, seed, row.changes)
         measured.append({"changes": row.changes, **measure(settings, options.groups)})
         print(f"{row.label}: {figure(measured[-1]['signal'])}", flush=True)
-    settings = workspace.policy_settings(lgm, NAME, options.seeds[0])
+    settings = workspace.policy_settings(lgm, NAME, seed)
     labels = [f"{row.group}: {row.label}" for row in rows]
     figures = {"groups": options.groups, "rows": dict(zip(labels, measured, strict=True))}
     draw(write_result(NAME, options, {"train": settings}, figures, as_text(figures)))

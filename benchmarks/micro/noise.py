@@ -6,12 +6,12 @@ python benchmarks/micro/noise.py [--seeds 0] [--quick]
 from dataclasses import dataclass
 from typing import Any
 
-from harness.options import Options, parse, run
+from harness.options import Options, only_seed, parse, run
 from harness.results import figure, markdown_table, write_result
 from harness.workspace import Workspace, resumed
 from plots import draw
 
-from vggrpo.config import ConfigError, TuneNoiseSettings
+from vggrpo.config import TuneNoiseSettings
 from vggrpo.io import write_text
 from vggrpo.training.tune_noise import tune_noise
 from vggrpo.training.tune_noise_figures import NoiseTuning
@@ -31,11 +31,10 @@ class NoiseOptions(Options):
 def main(words: list[str] | None = None) -> int:
     """Measures the grid."""
     options = parse(NoiseOptions, words, __doc__)
-    if len(options.seeds) > 1:
-        raise ConfigError(f"--seeds are {options.seeds}, but the grid is measured with one seed; give one")
+    seed = only_seed(options)
     workspace = Workspace(options)
     changes: dict[str, Any] = {"lgm_path": workspace.lgm()}
-    settings = workspace.settings(TuneNoiseSettings, "tune-noise", "recipe", options.seeds[0], changes)
+    settings = workspace.settings(TuneNoiseSettings, "tune-noise", "recipe", seed, changes)
     tuning = tune_noise(resumed(settings))
     write_text(options.results / f"{NAME}.csv", tuning.as_csv())
     counts = {"prompts": settings.num_prompts, "samples of a prompt": settings.group_size}

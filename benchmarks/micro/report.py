@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness.options import Options, parse, run
+from harness.options import Options, only_seed, parse, run
 from harness.results import figure, markdown_table
 from harness.workspace import RECIPE
 from markdown_it import MarkdownIt
@@ -103,8 +103,7 @@ class PageOptions(Options):
 def main(words: list[str] | None = None) -> int:
     """Writes the page."""
     options = parse(PageOptions, words, __doc__)
-    if len(options.seeds) > 1:
-        raise ConfigError(f"--seeds are {options.seeds}, but the videos are of one training; give one seed")
+    seed = only_seed(options)
     results = {name: options.results / f"{name}.json" for name in CHAPTERS}
     found = {name: read_json(path) for name, path in results.items() if path.is_file()}
     if tableless := [name for name in found if not results[name].with_suffix(".md").is_file()]:
@@ -112,7 +111,7 @@ def main(words: list[str] | None = None) -> int:
     if "main_result" not in found:
         raise ConfigError(f"{results['main_result']} is missing; run benchmarks/micro/main_result.py first")
     trained = of_a_run(
-        options.runs / "train" / RECIPE / f"seed_{options.seeds[0]}",
+        options.runs / "train" / RECIPE / f"seed_{seed}",
         found["main_result"]["settings"]["train"],
     )
     contents = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import captured
 
-from vggrpo.config import RunError
+from vggrpo.config import ConfigError, RunError
 from vggrpo.io import load_tensors, read_records
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "micro"
@@ -84,12 +84,19 @@ def test_the_report_refuses_a_training_that_is_not_one_of_the_results(benchmark,
     _, folder = main_result
     config = folder / "train" / "recipe" / "seed_0" / "config.yaml"
     kept = config.read_text()
-    config.write_text(kept.replace("kl_coef: 0.004", "kl_coef: 0.5"))
     script = importlib.import_module("report")
-    words = ["--quick", "--output", str(folder.parent)]
-    with pytest.raises(RunError, match="is no training of the results: kl_coef"):
-        script.main(words)
-    config.write_text(kept)
+    config.write_text(kept.replace("kl_coef: 0.004", "kl_coef: 0.5"))
+    try:
+        with pytest.raises(RunError, match="is no training of the results: kl_coef"):
+            script.main(["--quick", "--output", str(folder.parent)])
+    finally:
+        config.write_text(kept)
+
+
+def test_benchmarks_of_one_seed_refuse_more(benchmark):
+    for name in ("report", "noise", "gradient_signal"):
+        with pytest.raises(ConfigError, match="of one seed; give one"):
+            importlib.import_module(name).main(["--quick", "--seeds", "0", "1"])
 
 
 def test_what_is_done_is_not_done_again(benchmark, main_result):

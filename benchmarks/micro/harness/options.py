@@ -52,6 +52,17 @@ class TableOptions(Options):
     """Groups of rows to run; all if empty."""
 
 
+def only_seed(options: Options) -> int:
+    """The seed of a benchmark that takes one.
+
+    Raises:
+        ConfigError: if there are several.
+    """
+    if len(options.seeds) > 1:
+        raise ConfigError(f"--seeds are {options.seeds}, but this benchmark is of one seed; give one")
+    return options.seeds[0]
+
+
 class GroupedRow(Protocol):
     """A row of such a table."""
 
