@@ -42,12 +42,14 @@ def server() -> Iterator[SceneServer]:
 def page(server: SceneServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[headless_chromium.Page]:
     folder = tmp_path_factory.mktemp("served")
     with headless_chromium.Page(folder / "profile", 1200, 600) as page:
-        page.visit(server.url, "document.body?.innerText.includes('Point size')")
+        # Else viser halves the picture's resolution when it is drawn slowly, in the midst of a test.
+        page.visit(f"{server.url}/?fixedDpr=1", "document.body?.innerText.includes('Point size')")
         eventually(lambda: drawn_share(picture(page, folder)) > 0.05)
+        settled(page, folder)
         yield page
 
 
-def eventually(is_true: Callable[[], bool], seconds: float = 30) -> None:
+def eventually(is_true: Callable[[], bool], seconds: float = 60) -> None:
     """Waits for what travels between browser and server."""
     end = time.monotonic() + seconds
     while not is_true():
@@ -61,6 +63,19 @@ def picture(page: headless_chromium.Page, folder: Path) -> Picture:
     edge = page.evaluate(f"{LABEL('Cameras')}.getBoundingClientRect().left")
     shown = cv2.imread(str(folder / "shown.png"))[NOTICE:, : int(edge) - 20]
     return cv2.cvtColor(shown, cv2.COLOR_BGR2RGB)
+
+
+def settled(page: headless_chromium.Page, folder: Path) -> Picture:
+    """What is shown once it no longer changes."""
+    shown = picture(page, folder)
+
+    def is_settled() -> bool:
+        nonlocal shown
+        last, shown = shown, picture(page, folder)
+        return difference(last, shown) == 0
+
+    eventually(is_settled)
+    return shown
 
 
 def drawn_share(shown: Picture) -> float:
@@ -88,7 +103,7 @@ def test_both_scenes_are_drawn_from_one_angle(page: headless_chromium.Page, tmp_
 def test_the_controls_change_the_picture(
     page: headless_chromium.Page, server: SceneServer, tmp_path: Path
 ) -> None:
-    before = picture(page, tmp_path)
+    before = settled(page, tmp_path)
     for _ in range(2):
         state = server.cameras.value
         page.evaluate(f"document.getElementById({LABEL('Cameras')}.htmlFor).click()")
@@ -105,7 +120,7 @@ def test_the_controls_change_the_picture(
 
 
 def test_dragging_keeps_both_scenes_in_sight(page: headless_chromium.Page, tmp_path: Path) -> None:
-    before = picture(page, tmp_path)
+    before = settled(page, tmp_path)
     half = before.shape[1] // 2
     x, y = half, 400
     page.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
