@@ -142,12 +142,13 @@ def confirmed(samples: SteeredSamples, guidance: Mapping[str, Any], most: Mappin
 def compared(
     row: SteeredRow, before: EvaluationRecords, after: EvaluationRecords, changes: Sequence[str]
 ) -> Figures:
-    """What a way to sample does, sample by sample."""
+    """What a way to sample does, sample by sample, and where it started from."""
     pairs = Pairs.of(before, [after])
     return {
         "name": row.name,
         "group": row.group,
         "guidance": dict(row.guidance),
+        "before": {name: _mean(pairs.before, name) for name in (*changes, *RATIOS)},
         "changes": {name: pairs.change(name) for name in changes},
         "ratios": {name: pairs.ratio(name) for name in RATIOS},
     }

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from vggrpo.config.errors import ConfigError, CorruptFileError
 from vggrpo.evaluation.intervals import Interval
 from vggrpo.evaluation.records import EvaluationRecords
+from vggrpo.evaluation.videos.results import CLIPS_NAME
+from vggrpo.evaluation.videos.summary import SUMMARY_NAME
 from vggrpo.io import read_json
 
-CLIPS_NAME = "clips.jsonl"
-SUMMARY_NAME = "summary.json"
-REFERENCE_NAME = "reference"
 EVALUATIONS_NAME = "evaluations"
 KINDS = ("static", "dynamic")
 
@@ -71,6 +70,8 @@ class EvaluatedClips:
     """By metric [N]; NaN where a clip failed or could not be measured."""
     summary: Mapping[str, Any] = field(default_factory=dict)
     """The content of summary.json; empty for an evaluation of a training."""
+    of_training: bool = False
+    """Whether the seed of a clip is the number of its noise, which no seed of a video file has to do with."""
 
     @property
     def failed(self) -> list[EvaluatedClip]:
@@ -159,9 +160,9 @@ def _of_folder(folder: Path) -> EvaluatedClips:
     names = list(summary["metrics"])
     clips: dict[str, tuple[EvaluatedClip, list[float]]] = {}
     # A line at a time: records also hold what the summary does not need, such as metrics of earlier runs.
-    with open(folder / CLIPS_NAME, encoding="utf-8") as file:
+    with open(folder / CLIPS_NAME, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 break  # left by a process that was killed as it wrote
             try:
                 record = json.loads(line)
@@ -169,7 +170,8 @@ def _of_folder(folder: Path) -> EvaluatedClips:
                 clips[record["clip"]] = _clip(record), row
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CorruptFileError(
-                    f"line {number} of {folder / CLIPS_NAME} is no clip's record: {line[:60]!r}"
+                    f"line {number} of {folder / CLIPS_NAME} is no clip's record: "
+                    f"{line.decode(errors='replace')[:60]!r}"
                 ) from error
     table = np.array([row for _, row in clips.values()], dtype=np.float64).reshape(len(clips), len(names))
     return EvaluatedClips(
@@ -211,7 +213,8 @@ def _of_training(file: Path) -> EvaluatedClips:
         known = kind if kind in KINDS else None
         clips.append(EvaluatedClip(name, path, prompt, prompt_id, sample, known))
     values = {name: records.values(name) for name in records.metrics}
-    return EvaluatedClips(f"{run.absolute().name} {file.stem}", file, tuple(clips), values)
+    label = f"{run.absolute().name} {file.stem}"
+    return EvaluatedClips(label, file, tuple(clips), values, of_training=True)
 
 
 def _number(value: float | None) -> float:

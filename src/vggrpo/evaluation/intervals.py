@@ -3,6 +3,7 @@
 A value that could not be measured is NaN: it is left out and counted, never taken as zero.
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -39,6 +40,13 @@ class Interval:
         if self.low > 0:
             return 1
         return -1 if self.high < 0 else 0
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """Mean, ends and, as "n", the number of values; null where there is no number."""
+        ends = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {name: value if math.isfinite(value) else None for name, value in ends.items()} | {
+            "n": self.count
+        }
 
 
 def bootstrap_mean(

@@ -1,6 +1,5 @@
 """Per-sample measurements as columns, and their file."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggrpo.io import write_json
+from vggrpo.config.errors import CorruptFileError
+from vggrpo.io import read_json, write_json
 
 KEY_COLUMNS = ("prompt_id", "sample", "kind", "prompt")
 
@@ -85,18 +85,18 @@ class EvaluationRecords:
         """Reads what `save` wrote.
 
         Raises:
-            ValueError: if the file holds something else.
+            CorruptFileError: if the file is damaged or holds something else.
         """
-        loaded = json.loads(Path(path).read_text())
+        loaded = read_json(path)
         if not isinstance(loaded, dict) or not isinstance(loaded.get("columns"), dict):
-            raise ValueError(f'{path} holds no evaluation records (an object with "columns")')
+            raise CorruptFileError(f'{path} holds no evaluation records (an object with "columns")')
         columns = loaded["columns"]
-        return cls(
-            {
-                name: column if name in KEY_COLUMNS else [float("nan") if v is None else v for v in column]
-                for name, column in columns.items()
-            }
-        )
+        try:
+            for name in columns.keys() - set(KEY_COLUMNS):
+                columns[name] = [float("nan") if value is None else value for value in columns[name]]
+            return cls(columns)
+        except (TypeError, ValueError) as error:
+            raise CorruptFileError(f"{path} holds no evaluation records ({error})") from error
 
 
 def _null(value: Any) -> Any:

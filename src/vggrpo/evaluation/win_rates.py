@@ -1,6 +1,5 @@
 """How often clips beat their counterparts: win rates with ties and bootstrap intervals."""
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,13 +22,7 @@ class WinRate:
 
     def as_json(self) -> dict[str, float | int | None]:
         """Its numbers; null where there is none."""
-        ends = {"mean": self.rate.mean, "low": self.rate.low, "high": self.rate.high}
-        return {name: value if math.isfinite(value) else None for name, value in ends.items()} | {
-            "n": self.rate.count,
-            "wins": self.wins,
-            "ties": self.ties,
-            "losses": self.losses,
-        }
+        return self.rate.as_json() | {"wins": self.wins, "ties": self.ties, "losses": self.losses}
 
 
 def win_rate(

@@ -53,6 +53,21 @@ def test_errors_of_a_path_are_those_of_its_samples():
         assert found[f"{source}/{error}"]["change"].mean == pytest.approx(-0.1)
 
 
+def test_a_row_says_where_it_started_from():
+    def records(shift):
+        columns = {"prompt_id": ["a", "b"], "sample": [0, 0], "kind": ["", ""], "prompt": ["", ""]}
+        return EvaluationRecords(
+            columns | {name: [0.4 + shift, 0.2 + shift] for name in (guidance.EPIPOLAR, *guidance.RATIOS)}
+        )
+
+    row = SteeredRow("guided", "confirmed", {"scale": 100})
+    found = guidance.compared(row, records(0.0), records(0.1), [guidance.EPIPOLAR])
+    assert found["before"].keys() == {guidance.EPIPOLAR, *guidance.RATIOS}
+    assert found["before"][guidance.EPIPOLAR].mean == pytest.approx(0.3)
+    assert found["before"][guidance.EPIPOLAR].low < 0.3 < found["before"][guidance.EPIPOLAR].high
+    assert found["changes"][guidance.EPIPOLAR].mean == pytest.approx(0.1)
+
+
 def test_every_row_has_a_name_of_its_own():
     rows = guidance.rows(quick=False)
     assert len({row.name for row in rows}) == len(rows)

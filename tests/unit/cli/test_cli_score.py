@@ -1,6 +1,7 @@
 """`vggrpo score` through the entry point, on tiny models with random weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ import yaml
 from tiny_models import tiny_latent_geometry, tiny_vggt
 from vggrpo.backbones import load_geometry_backbone, load_video_backbone
 from vggrpo.cli.main import main
+from vggrpo.config import ConfigError
+from vggrpo.evaluation.evaluated import read_evaluation
 from vggrpo.evaluation.videos import Video
 from vggrpo.evaluation.videos.base import Clip
 from vggrpo.evaluation.videos.decoding import decode_clip
 from vggrpo.evaluation.videos.geometry import GeometryViews
-from vggrpo.io import load_tensors, save_tensors, write_json, write_video
+from vggrpo.io import file_sha256, load_tensors, save_tensors, write_json, write_video
 from vggrpo.lgm import LatentGeometryModel
 from vggrpo.rewards import CameraMotionReward, ReprojectionReward
 from vggrpo.world import render_clips, sample_scene
@@ -115,6 +118,9 @@ def test_clips_are_scored_on_latents_and_bad_ones_are_named(
     assert row["all"]["mean"] == pytest.approx(mean)
     assert row["dynamic"]["n"] == 1
     assert row["static"] is None
+    identity = {"space": "latent", "lgm": file_sha256(models / "lgm" / "manifest.json")}
+    assert summary["metric_settings"].keys() == {"camera_motion", "reprojection"}
+    assert summary["metric_settings"]["reprojection"].items() >= (identity | OPTIONS).items()
 
 
 @torch.no_grad()
@@ -160,6 +166,56 @@ def test_a_resumed_command_scores_only_what_is_new_or_changed(score, clips, mode
     assert after["b.mp4"]["status"] == "failed"
     assert after["c.mp4"]["metrics"] == before["a.mp4"]["metrics"]
     assert score(*words) == 1  # it holds a run
+
+
+def test_a_corrected_sidecar_is_taken_over_without_scoring_again(score, clips, models, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "a_seed1.mp4").write_bytes((clips / "video_seed0.mp4").read_bytes())
+    (own / "a_seed1.json").write_text('{"kind": "wobbly"')
+    words = (own, "--lgm-path", models / "lgm", "--no-plots")
+    assert score(*words) == 0
+    before = records(tmp_path / "scores")["a_seed1.mp4"]
+    assert "cannot be used" in before["notes"][0]
+    with open(tmp_path / "scores" / "clips.jsonl", "a") as file:
+        file.write(json.dumps(before | {"notes": [*before["notes"], "kept"]}) + "\n")
+    known = {"prompt": "a blue box", "prompt_id": "b", "seed": 2, "kind": "static"}
+    write_json(own / "a_seed1.json", known)
+    assert score(*words, "--resume") == 0
+    after = records(tmp_path / "scores")["a_seed1.mp4"]
+    assert after.items() >= (known | {"notes": [*before["notes"][1:], "kept"]}).items()
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert summary["metrics"]["lgm/camera_motion"]["static"]["n"] == 1
+
+
+def test_clips_of_one_file_name_have_pictures_of_their_own(score, clips, models, tmp_path):
+    files = [tmp_path / folder / "x.mp4" for folder in ("A", "B")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes((clips / "video_seed0.mp4").read_bytes())
+    assert score(*files, "--lgm-path", models / "lgm") == 0
+    found = records(tmp_path / "scores")
+    plots = {tmp_path / "scores" / record["plot"] for record in found.values()}
+    assert plots == set((tmp_path / "scores" / "plots").iterdir())
+    assert len(plots) == 2
+    assert [path for path in tmp_path.rglob("*.png") if path not in plots] == []
+
+
+def test_an_interrupted_continuation_is_not_finished(score, clips, models, tmp_path):
+    own, output = tmp_path / "own", tmp_path / "scores"
+    own.mkdir()
+    (own / "a.mp4").write_bytes((clips / "video_seed0.mp4").read_bytes())
+    words = (own, "--lgm-path", models / "lgm")
+    assert score(*words) == 0
+    (own / "b.mp4").write_bytes((clips / "video_seed0.mp4").read_bytes())
+    shutil.rmtree(output / "plots")
+    (output / "plots").touch()
+    assert score(*words, "--resume") == 1
+    with pytest.raises(ConfigError, match="not finished"):
+        read_evaluation(output)
+    (output / "plots").unlink()
+    assert score(*words, "--resume") == 0
+    assert len(read_evaluation(output).clips) == 2
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def make_records() -> MakeRecords:
             "flow_magnitude": 2 + 0.3 * rng.normal(size=rows),
             "saturation": 0.4 + 0.05 * rng.normal(size=rows),
         }
+        base["flow_drift"] = 0.8 * base["flow_magnitude"]
         for name, shift in shifts.items():
             base[name.replace("__", "/")] += shift + 0.1 * abs(shift) * rng.normal(size=rows)
         columns = {

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vggrpo.config import CorruptFileError
 from vggrpo.evaluation import (
     METRICS,
     EvaluationRecords,
@@ -238,9 +239,18 @@ def test_a_metric_that_was_not_measured_is_named(make_records: MakeRecords) -> N
         make_records().values("sharpness")
 
 
-def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("[1]")
-    with pytest.raises(ValueError, match="holds no evaluation records"):
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[1]", "holds no evaluation records"),
+        ('{"columns": {"prompt_id": ["a"', "is not valid JSON"),
+        ('{"columns": {"prompt_id": ["a"]}}', "holds no evaluation records .records lack the column sample"),
+        ('{"columns": {"flow_jerk": 3}}', "holds no evaluation records"),
+    ],
+)
+def test_a_foreign_or_damaged_file_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(CorruptFileError, match=rf"x\.json {complaint}"):
         EvaluationRecords.load(tmp_path / "x.json")
 
 

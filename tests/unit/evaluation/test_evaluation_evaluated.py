@@ -40,6 +40,21 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         read_evaluation(folder)
 
 
+def test_a_damaged_evaluation_of_a_training_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "evaluations" / "step_000010.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"columns": {"prompt_id": ["a"')
+    with pytest.raises(CorruptFileError, match=r"step_000010\.json is not valid JSON"):
+        read_evaluation(tmp_path / "run")
+
+
+def test_half_a_letter_at_the_end_is_left_out(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path, make_records({"flow_jerk": [0.1, 0.2]}))
+    with open(folder / "clips.jsonl", "ab") as file:
+        file.write('{"clip": "ä'.encode()[:-1])
+    assert len(read_evaluation(folder).clips) == 2
+
+
 def test_what_is_no_evaluation_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no evaluation"):
         read_evaluation(tmp_path / "absent")

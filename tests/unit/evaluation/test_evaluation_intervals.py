@@ -57,6 +57,12 @@ def test_one_cluster_has_a_mean_but_no_interval() -> None:
     assert interval.sign == 0
 
 
+def test_what_an_interval_lacks_is_null_in_json() -> None:
+    assert Interval(0.5, 0.25, 0.75, 8, 1).as_json() == {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    assert bootstrap_mean([0.5]).as_json() == {"mean": 0.5, "low": None, "high": None, "n": 1}
+    assert bootstrap_mean([]).as_json() == {"mean": None, "low": None, "high": None, "n": 0}
+
+
 def test_paired_difference_removes_what_the_pairs_share() -> None:
     rng = np.random.default_rng(4)
     before = rng.normal(0, 10, 50)

@@ -24,6 +24,7 @@ from vggrpo.evaluation.report import (
     write_report,
 )
 from vggrpo.evaluation.report.charts import camera_path_chart
+from vggrpo.evaluation.report.figures import figure_table, glance
 from vggrpo.geometry import SceneGeometry
 from vggrpo.io import read_video
 
@@ -132,7 +133,7 @@ def test_the_headline_follows_the_signs(
     [
         ({"lgm__motion": 0.1}, "shows no clear change: the policy may exploit"),
         ({"lgm__motion": 0.1, "teacher__motion": -0.1}, "got worse: the policy may exploit"),
-        ({"flow_jerk": -0.1, "flow_magnitude": -0.5}, "part of the steadiness may come from moving less"),
+        ({"flow_jerk": -0.1, "flow_drift": -0.5}, "part of the steadiness may come from moving less"),
         ({"saturation": -0.1}, "The picture lost saturation"),
     ],
 )
@@ -143,6 +144,41 @@ def test_signs_of_reward_hacking_are_pointed_out(
     assert warning in text_of(dataclasses.replace(report_data, comparisons=suspicious))
     clean = compare(make_records(), make_records(lgm__motion=0.1, teacher__motion=0.1))
     assert warning not in text_of(dataclasses.replace(report_data, comparisons=clean))
+
+
+def test_shake_that_is_gone_is_not_taken_for_standing_still(
+    report_data: ReportData, make_records: MakeRecords
+) -> None:
+    before, after = make_records(), make_records(flow_jerk=-0.1, flow_magnitude=-0.5)
+    for records, length in ((before, 3.0), (after, 2.0)):
+        records.columns["camera_path"] = [length + 0.1 * (i % 3) for i in range(len(records))]
+        records.columns["camera_extent"] = [2.0 + 0.1 * (i % 3) for i in range(len(records))]
+    warning = "part of the steadiness may come from moving less"
+    assert warning not in text_of(dataclasses.replace(report_data, comparisons=compare(before, after)))
+    after.columns["camera_extent"] = [1.0 + 0.1 * (i % 3) for i in range(len(after))]
+    assert warning in text_of(dataclasses.replace(report_data, comparisons=compare(before, after)))
+
+
+def test_amounts_of_motion_that_shake_does_not_change_stand_at_the_top(make_records: MakeRecords) -> None:
+    before, after = make_records(), make_records(flow_drift=-0.5)
+    for records in (before, after):
+        records.columns["camera_extent"] = [2.0 + 0.1 * (i % 3) for i in range(len(records))]
+    text = " ".join(Tags(glance(compare(before, after))).text)
+    assert "Motion amount without shake (flow)" in text
+    assert "Camera extent" in text
+    assert "Motion amount (flow)" not in text
+
+
+def test_every_watched_metric_stands_under_its_heading(make_records: MakeRecords) -> None:
+    records = make_records()
+    records.columns["object_presence"] = [0.2 + 0.01 * (i % 3) for i in range(len(records))]
+    text = Tags(figure_table(compare(records, records))).text
+    independent, pixels, drift, objects = (
+        next(place for place, words in enumerate(text) if start in words)
+        for start in ("Independent: motion", "To watch: pixels", "Motion amount without", "Object presence")
+    )
+    assert independent < drift < pixels < objects
+    assert "Other" not in text
 
 
 def test_a_policy_that_leaves_the_domain_of_the_lgm_is_pointed_out(
@@ -221,6 +257,31 @@ def test_a_pair_with_scenes_carries_camera_paths_in_median_depths(make_records: 
     pair = video_pair(records, records, ("p0", 0), clip, clip, scenes=(scene, scene))
     assert pair.paths is not None
     np.testing.assert_allclose(pair.paths[0][:, 0], [0.0, 0.5, 1.5])
+    depth = torch.zeros(1, 3, 4, 6)
+    depth[..., 0] = 2.0  # most pixels see no surface
+    pair = video_pair(
+        *(records, records, ("p0", 0), clip, clip),
+        scenes=(scene, SceneGeometry(camera, intrinsics, depth, torch.zeros(1, 3, 4, 6, 3))),
+    )
+    assert pair.paths is not None
+    np.testing.assert_allclose(pair.paths[1], pair.paths[0])
+
+
+@pytest.mark.parametrize("flaw", ["nan", "inf", "no surface"])
+def test_geometry_that_is_not_finite_has_no_path_and_ends_no_report(
+    make_records: MakeRecords, report_data: ReportData, flaw: str
+) -> None:
+    records, clip = make_records(), torch.zeros(9, 16, 24, 3)
+    camera = torch.eye(4).repeat(1, 3, 1, 1)
+    intrinsics, depth = torch.eye(3).expand(1, 3, 3, 3), torch.full((1, 3, 4, 6), 2.0)
+    sound = SceneGeometry(camera, intrinsics, depth, torch.zeros(1, 3, 4, 6, 3))
+    broken = camera.clone()
+    broken[0, 1, 0, 3] = 1.0 if flaw == "no surface" else float(flaw)
+    bad = SceneGeometry(broken, intrinsics, 0 * depth if flaw == "no surface" else depth, sound.world_points)
+    pair = video_pair(records, records, ("p0", 0), clip, clip, scenes=(sound, bad))
+    assert pair.paths is None
+    page = render_report(dataclasses.replace(report_data, videos=[pair]))
+    assert "The geometry model found no finite camera path in the video after." in page
 
 
 def test_paths_are_drawn_at_one_scale_whatever_their_length() -> None:

@@ -10,7 +10,7 @@ from page_tags import Tags, assert_self_contained
 
 import headless_chromium
 from vggrpo.config import ConfigError
-from vggrpo.evaluation import describe, paired_difference, unpaired_difference
+from vggrpo.evaluation import EvaluationRecords, describe, paired_difference, unpaired_difference
 from vggrpo.evaluation.evaluated import EvaluatedClips, read_evaluation
 from vggrpo.evaluation.run_comparison import (
     Cell,
@@ -179,6 +179,48 @@ def test_what_makes_figures_differ_beside_the_videos_is_noted(make_run: MakeRun,
         "The videos have different sizes (base 32\u00d724; other 64\u00d724): figures in pixels do not "
         "compare.",
     )
+
+
+def test_settings_are_compared_between_all_runs(make_run: MakeRun) -> None:
+    def run(label: str, **settings: dict[str, object]) -> EvaluatedClips:
+        return make_run(label, {"flow_jerk": column()}, metric_settings=settings)
+
+    runs = [
+        run("a"),
+        run("b", geometry={"model": "vggt"}, epipolar={"step": 1}),
+        run("c", geometry={"model": "any4d"}, epipolar={"step": 1}),
+        run("d", geometry={"model": "any4d", "views": 9}),
+        run("e", geometry={"model": "any4d"}),
+    ]
+    ending = "its figures do not compare."
+    assert compare_runs(runs[:3], ["a", "b", "c"]).notes == (
+        f"geometry was measured with different settings in b and c (model): {ending}",
+    )
+    assert compare_runs(runs, ["a", "b", "c", "d", "e"]).notes == (
+        f"geometry was measured with different settings in b and each of c and e (model): {ending}",
+        f"geometry was measured with different settings in b and d (model, views): {ending}",
+        f"geometry was measured with different settings in each of c and e and d (views): {ending}",
+    )
+
+
+def test_noises_of_a_training_are_no_seeds_of_videos(make_run: MakeRun, tmp_path: Path) -> None:
+    rows = make_records({"flow_jerk": column()})
+    columns = {name: [row[name] for row in rows] for name in ("prompt_id", "kind", "prompt")}
+    columns |= {"sample": [row["seed"] for row in rows], "flow_jerk": column(-0.1).tolist()}
+    trainings = []
+    for name in ("one", "two"):
+        (tmp_path / name / "evaluations").mkdir(parents=True)
+        EvaluationRecords(columns).save(tmp_path / name / "evaluations" / "step_000010.json")
+        trainings.append(read_evaluation(tmp_path / name))
+    videos = make_run("videos", {"flow_jerk": column()})
+    assert set(videos.by_key()) == set(trainings[0].by_key())
+    mixed = compare_runs([*trainings, videos], ["one", "two", "videos"])
+    assert not mixed.pairing.is_paired
+    reason = "the clips of one and two are of the noises of a training, those of videos are video files with"
+    assert f"{reason} seeds." in mixed.notes[0]
+    with pytest.raises(ConfigError, match=r"cannot be paired: the clips of one are .* --pairing unpaired"):
+        compare_runs([trainings[0], videos], ["one", "videos"], pairing="paired")
+    assert compare_runs(trainings, ["one", "two"]).pairing.is_paired
 
 
 def test_metrics_that_a_run_lacks_are_no_zeros(make_run: MakeRun) -> None:

@@ -1,5 +1,6 @@
 """Which files `vggrpo score` takes, what it records of a scene, and what it draws."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from vggrpo.config import ConfigError, CorruptFileError
 from vggrpo.evaluation.catalogue import describe
 from vggrpo.evaluation.scoring import SceneView, find_scored_clips, read_latents, score_names, score_scene
 from vggrpo.evaluation.scoring.plot import plot_scores
+from vggrpo.evaluation.scoring.run import plot_path
 from vggrpo.geometry import SceneGeometry
 from vggrpo.io import save_tensors, write_json
 from vggrpo.rewards import CameraMotionReward, ReprojectionReward
@@ -58,6 +60,31 @@ def test_files_are_taken_as_they_are_named_and_once(tmp_path):
         find_scored_clips([tmp_path / "empty"], "rgb")
     with pytest.raises(ConfigError, match=r"x\.txt is neither a folder, nor a video"):
         find_scored_clips([tmp_path / "x.txt"], "rgb")
+
+
+def test_a_name_is_given_once_and_its_picture_lies_in_the_output(tmp_path, monkeypatch):
+    for name in ("one/B/x.mp4", "A/x.mp4", "B/x.mp4", "run/x.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "run")
+    paths = [Path("../one"), Path("x.mp4"), tmp_path / "A" / "x.mp4", Path("../B/x.mp4")]
+    found = names(tmp_path, "rgb", *paths)
+    assert found == ["B/x.mp4", "x.mp4", (tmp_path / "A" / "x.mp4").as_posix(), "../B/x.mp4"]
+    monkeypatch.chdir(tmp_path)
+    again = names(tmp_path, "rgb", Path("one"), Path("A/x.mp4"), Path("B/x.mp4"))
+    assert again == ["B/x.mp4", "x.mp4", (tmp_path / "B" / "x.mp4").as_posix()]
+    output = tmp_path / "scores"
+    plots = [(output / plot_path(name)).resolve() for name in found]
+    assert len(set(plots)) == 4
+    assert all(plot.is_relative_to(output / "plots") and plot.name.startswith("x.mp4") for plot in plots)
+    assert plots[0] == output / "plots" / "B" / "x.mp4.png"
+
+
+def test_a_name_that_is_not_utf8_is_escaped_and_cannot_be_used(tmp_path):
+    (tmp_path / os.fsdecode(b"a\xff.mp4")).touch()
+    (clip,) = find_scored_clips([tmp_path], "rgb")
+    assert clip.name == "a\\udcff.mp4"
+    assert clip.unusable == "its path is not UTF-8, which results are written in; rename it"
 
 
 def test_files_without_latents_are_named(tmp_path):

@@ -46,13 +46,16 @@ def test_names_captions_and_nothing_at_all(tmp_path: Path) -> None:
         ("[1]", "it is no object"),
         ('{"prompt": 3}', "prompt is 3, expected a text"),
         ('{"seed": "x"}', "seed is 'x', expected a whole number"),
+        ('{"prompt": "\\ud83d"}', r"prompt is '\ud83d', which is no valid Unicode"),
     ],
 )
 def test_a_damaged_sidecar_is_a_note_and_not_the_end(tmp_path: Path, sidecar: str, complaint: str) -> None:
     touch(tmp_path, "a_seed1.mp4")
     (tmp_path / "a_seed1.json").write_text(sidecar)
+    (tmp_path / "a_seed1.txt").write_text("a red box")
     (clip,) = find_clips(tmp_path)
-    assert clip.prompt_id is None
+    assert (clip.prompt, clip.prompt_id, clip.seed) == ("a red box", "a", 1)
+    assert len(clip.notes) == 1
     assert complaint in clip.notes[0]
 
 

@@ -2,7 +2,10 @@
 
 import json
 import os
+import resource
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -12,9 +15,13 @@ import av
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
+from rich.console import Console
 
 from vggrpo.config import ConfigError, CorruptFileError, EvaluateSettings, RunError
+from vggrpo.evaluation.evaluated import read_evaluation
+from vggrpo.evaluation.folder_report import write_folder_report
 from vggrpo.evaluation.intervals import bootstrap_mean, paired_difference
 from vggrpo.evaluation.videos import (
     Clip,
@@ -33,6 +40,9 @@ from vggrpo.evaluation.videos import (
     measure_clips,
     summary_table,
 )
+from vggrpo.evaluation.videos.decoding import decode_clip
+from vggrpo.evaluation.videos.pool import run_tasks
+from vggrpo.evaluation.videos.worker import Task, Workload
 from vggrpo.io import write_video
 
 HERE = EngineSettings(workers=0)
@@ -212,6 +222,38 @@ def test_an_interrupted_run_keeps_what_is_finished_and_half_a_line_is_forgotten(
         results.load()
 
 
+def test_a_line_is_never_glued_onto_half_a_line(tmp_path: Path) -> None:
+    results = ClipResults(tmp_path)
+    for name in ("a", "b", "c"):
+        results.append({"clip": name, "prompt": "ä"})
+        half = json.dumps({"clip": "z", "prompt": "ä"}, ensure_ascii=False).encode().split(b"\xa4")[0]
+        with results.path.open("ab") as file:
+            file.write(half)
+        assert list(results.load()) == ["a", "b", "c"][: "abc".index(name) + 1]
+    results.append({"clip": "d"})
+    assert results.path.read_text("utf-8").count("\n") == len(results.load()) == 4
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Within the context the system refuses to let files grow beyond `num_bytes`, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_line_that_does_not_fit_leaves_the_others(tmp_path: Path) -> None:
+    results = ClipResults(tmp_path)
+    results.append({"clip": "a"})
+    whole = results.path.read_bytes()
+    with largest_file(len(whole) + 5), pytest.raises(OSError, match="File too large"):
+        results.append({"clip": "b", "notes": ["x" * 100]})
+    assert results.path.read_bytes() == whole
+
+
 def test_models_see_full_batches_of_one_shape_and_are_opened_once(tmp_path: Path) -> None:
     for number, size in enumerate([(32, 48), (32, 48), (48, 32), (32, 48)]):
         make_clip(tmp_path / "videos" / f"{number}.mp4", 50 + number, size=size)
@@ -284,6 +326,79 @@ def write_without_frames(path: Path) -> None:
         container.start_encoding()
 
 
+def write_keyframes(path: Path, num_frames: int = 48) -> None:
+    """An mp4 with a key frame in sixteen, its index at the beginning."""
+    options = {"g": "16", "keyint_min": "16", "sc_threshold": "0", "bf": "2"}
+    with av.open(path, "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=8, options=options)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        base = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+        for number in range(num_frames):
+            image = np.roll(base, number, axis=1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def cut_without_encoding(source: Path, target: Path, start: float) -> None:
+    """What `ffmpeg -ss START -i SOURCE -c copy TARGET` does: all from a key frame on, hidden up to START."""
+    with av.open(source) as whole, av.open(target, "w", options={"movflags": "+faststart"}) as container:
+        stream = whole.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        shift = round(start / stream.time_base)
+        whole.seek(shift, stream=stream)
+        for packet in whole.demux(stream):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = copy
+                container.mux(packet)
+
+
+def test_a_cut_without_encoding_shows_fewer_frames_than_it_holds(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    write_keyframes(whole)
+    cut_without_encoding(whole, cut, 3.0)
+    with av.open(cut) as container:
+        assert container.streams.video[0].frames == 32, "the header does not count hidden frames"
+    video, notes = decode_clip(cut)
+    assert (len(video.frames), notes) == (24, ())
+    every, _ = decode_clip(whole)
+    np.testing.assert_allclose(video.frames.astype(int), every.frames[24:].astype(int), atol=3)
+
+
+def test_an_edit_list_does_not_hide_that_a_file_is_truncated(tmp_path: Path) -> None:
+    whole, cut, part = (tmp_path / f"{name}.mp4" for name in ("whole", "cut", "part"))
+    write_keyframes(whole)
+    cut_without_encoding(whole, cut, 3.0)
+    data = cut.read_bytes()
+    with av.open(cut) as container:
+        places = sorted(entry.pos for entry in container.streams.video[0].index_entries)
+    for end, reason in (
+        (places[20], "is truncated: 12 of its 32 frames can be read"),
+        (places[31], "is truncated: 23 of its 32 frames can be read"),
+        (places[20] + 3, "is truncated or not a video file"),
+        (len(data) - 3, "is truncated or not a video file"),
+    ):
+        part.write_bytes(data[:end])
+        with pytest.raises(CorruptFileError, match=reason):
+            decode_clip(part)
+
+
+def test_a_frame_that_is_there_and_gives_no_picture_is_missed(tmp_path: Path) -> None:
+    with av.open(tmp_path / "a.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(6):
+            image = np.full((32, 48, 3), 30 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    # The ninth bit after a picture's start code says that it is coded.
+    data[data.index(b"\0\0\1\xb6") + 5] &= 0x7F
+    (tmp_path / "a.mp4").write_bytes(data)
+    with pytest.raises(CorruptFileError, match="is damaged: 5 of its 6 frames can be read"):
+        decode_clip(tmp_path / "a.mp4")
+
+
 def test_every_bad_file_is_named_with_its_reason_and_the_rest_is_measured(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     make_clip(folder / "good.mp4")
@@ -343,6 +458,55 @@ def test_workers_give_the_same_results_and_outlive_a_clip_that_kills_one(tmp_pat
     for one, other in zip(here, found, strict=True):
         if other["status"] == "ok":
             assert one["metrics"].items() <= other["metrics"].items()
+
+
+@dataclass(frozen=True)
+class CrashWithMark(FrameMetric):
+    """Leaves a file behind and ends the process."""
+
+    mark: Path
+
+    name: ClassVar[str] = "crash"
+    metrics: ClassVar[tuple[str, ...]] = ("contrast",)
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def compute(self, video: Video, clip: Clip) -> Measured:
+        if clip.name == "p0_seed0.mp4":
+            self.mark.touch()
+            os._exit(3)
+        return Measured({"contrast": 1.0})
+
+
+def test_a_worker_may_die_before_all_have_work(tmp_path: Path) -> None:
+    clips = find_clips(make_folder(tmp_path / "videos", prompts=3, seeds=1))
+    mark = tmp_path / "mark"
+
+    def tasks() -> Iterator[Task]:
+        yield Task(clips[0])
+        end = time.monotonic() + 60
+        while not mark.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.5)  # until the pool has noticed
+        yield from map(Task, clips[1:])
+
+    outcomes = list(run_tasks(tasks(), Workload((CrashWithMark(mark),), {}, {"crash": "x"}), workers=2))
+    reasons = {outcome.clip.name: outcome.reason for outcome in outcomes}
+    assert "the process that measured it died" in reasons.pop("p0_seed0.mp4")
+    assert list(reasons.values()) == [None, None]
+
+
+def test_a_name_that_is_not_utf8_fails_alone(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "videos", prompts=1, seeds=1)
+    make_clip(tmp_path / "x.mp4")
+    os.rename(tmp_path / "x.mp4", os.fsencode(folder) + b"/b\xff_seed1.mp4")
+    results = ClipResults(tmp_path)
+    bad, good = measure_clips(find_clips(folder), MetricSet((Brightness(),)), results, HERE)
+    assert (good["clip"], good["status"]) == ("p0_seed0.mp4", "ok")
+    assert (bad["clip"], bad["prompt_id"], bad["seed"]) == ("b\\udcff_seed1.mp4", "b\\udcff", 1)
+    assert bad["reason"] == "its path is not UTF-8, which results are written in; rename it"
+    assert results.load() == {record["clip"]: record for record in (bad, good)}
 
 
 def test_a_value_belongs_to_one_metric() -> None:
@@ -422,6 +586,37 @@ def test_an_output_is_continued_only_when_asked(tmp_path: Path) -> None:
         evaluate(tmp_path, resume=True, folder=tmp_path / "others")
 
 
+def test_an_interrupted_continuation_is_not_finished(tmp_path: Path) -> None:
+    folder, output = make_folder(tmp_path / "videos", prompts=2, seeds=1), tmp_path / "out"
+    settings = {"reference": tmp_path / "base", "resume": True}
+    make_folder(tmp_path / "base", prompts=2, seeds=1)
+    evaluate(tmp_path, reference=tmp_path / "base")
+    page = write_folder_report(output)
+    make_clip(folder / "p0_seed0.mp4", 200)
+    kept = (output / "reference" / "clips.jsonl").rename(tmp_path / "kept")
+    (output / "reference" / "clips.jsonl").mkdir()
+    with pytest.raises(IsADirectoryError):
+        evaluate(tmp_path, **settings)
+    assert not page.exists()
+    with pytest.raises(ConfigError, match=r"not finished .* continue it with --resume"):
+        read_evaluation(output)
+    (output / "reference" / "clips.jsonl").rmdir()
+    kept.rename(output / "reference" / "clips.jsonl")
+    with pytest.raises(ConfigError, match="not finished"):
+        read_evaluation(output / "reference")
+    evaluate(tmp_path, **settings)
+    assert len(read_evaluation(output).clips) == len(read_evaluation(output / "reference").clips) == 2
+
+
+def test_the_recorded_settings_are_those_of_the_last_call(tmp_path: Path) -> None:
+    make_folder(tmp_path / "videos", prompts=1)
+    evaluate(tmp_path)
+    evaluate(tmp_path, resume=True, metrics=("dynamics", "features"), label="again", seed=4)
+    recorded = EvaluateSettings(**yaml.safe_load((tmp_path / "out" / "config.yaml").read_text("utf-8")))
+    assert (recorded.metrics, recorded.label, recorded.seed) == (("dynamics", "features"), "again", 4)
+    assert not recorded.resume
+
+
 def test_what_cannot_work_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     make_folder(tmp_path / "videos", prompts=1)
     with pytest.raises(ConfigError, match="there is nothing to measure"):
@@ -438,3 +633,18 @@ def test_not_run_metrics_have_a_reason_and_no_number() -> None:
     assert metrics.value_names == ()
     summary = {"metrics": {}, "reference": None, "not_run": {"mvcs": "why"}}
     assert summary_table(summary).row_count == 1
+
+
+def test_foreign_words_in_the_table_are_no_markup() -> None:
+    summary = {
+        "metrics": {},
+        "reference": {},
+        "reference_label": "base [red]v1[/red]",
+        "not_run": {"mvcs": "cannot read [/weights] of it"},
+    }
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(summary_table(summary))
+    printed = capture.get()
+    assert "minus base [red]v1[/red]" in printed
+    assert "not run: cannot read [/weights] of it" in printed

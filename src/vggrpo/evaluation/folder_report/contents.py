@@ -12,14 +12,14 @@ from vggrpo.evaluation.catalogue import Metric, describe
 from vggrpo.evaluation.comparison import Comparison
 from vggrpo.evaluation.evaluated import (
     KINDS,
-    REFERENCE_NAME,
-    SUMMARY_NAME,
     EvaluatedClips,
     interval_of,
     read_evaluation,
 )
 from vggrpo.evaluation.intervals import Interval
 from vggrpo.evaluation.report.families import telling
+from vggrpo.evaluation.videos.folder import REFERENCE_NAME
+from vggrpo.evaluation.videos.summary import SUMMARY_NAME
 
 SUBSETS = ("all", *KINDS)
 

@@ -33,9 +33,9 @@ from vggrpo.evaluation.report.shell import (
     title_block,
 )
 from vggrpo.evaluation.report.strips import Strip, pairs_chart, strip_chart
+from vggrpo.evaluation.videos.folder import REPORT_NAME
 from vggrpo.io import write_text
 
-REPORT_NAME = "report.html"
 TILES = 5
 
 

@@ -221,7 +221,7 @@ def motion_trace(before: Sequence[float], after: Sequence[float]) -> Markup:
 
 
 def camera_path_chart(before: NDArray[np.float64], after: NDArray[np.float64]) -> Markup:
-    """Both camera paths [V, 3] from above, x to the right and z (ahead) upwards, at one scale."""
+    """Both camera paths [V, 3], finite, from above: x to the right and z (ahead) upwards, at one scale."""
     width, height, margin = 250.0, 172.0, 14.0
     points = np.concatenate([before, after])[:, [0, 2]]
     low, high = points.min(axis=0), points.max(axis=0)

@@ -17,7 +17,7 @@ from vggrpo.evaluation.optical_flow import dis_flow, dominant_motion
 from vggrpo.evaluation.records import EvaluationRecords
 from vggrpo.evaluation.report.clipping import Clipping
 from vggrpo.evaluation.timing import RewardTiming
-from vggrpo.geometry import SceneGeometry
+from vggrpo.geometry import SceneGeometry, camera_centres, median_depth
 from vggrpo.viewer import Scene4D
 
 Frames = NDArray[np.uint8]
@@ -47,7 +47,9 @@ class VideoPair:
     figures: Sequence[tuple[str, float, float, int]] = ()
     """(label, value before, value after, decimals) rows beneath the videos."""
     paths: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-    """Camera centres [V, 3] before and after in OpenCV axes, in median depths of their scenes."""
+    """Camera centres [V, 3] before and after in OpenCV axes, in median depths of their scenes; finite."""
+    no_paths: str = ""
+    """Why there are none, for the reader."""
 
     def __post_init__(self) -> None:
         for name, clip in (("before", self.before), ("after", self.after)):
@@ -84,7 +86,8 @@ def video_pair(
         key: (prompt_id, index of the noise).
         frames_before, frames_after: [T, H, W, 3] in [0, 1].
         metrics: names of the metrics shown beneath the videos.
-        scenes: what a geometry model sees in the two, of one clip each: their camera paths are drawn.
+        scenes: what a geometry model sees in the two, of one clip each: their camera paths are drawn, where
+            they are finite.
 
     Raises:
         ValueError: if a record lacks the sample or a metric.
@@ -103,16 +106,32 @@ def video_pair(
         for metric in metrics
     ]
     clips = [(clip.clamp(0, 1) * 255).round().byte().cpu().numpy() for clip in (frames_before, frames_after)]
-    paths = (_camera_path(scenes[0]), _camera_path(scenes[1])) if scenes is not None else None
+    paths, no_paths = _camera_paths(*scenes) if scenes is not None else (None, "")
     prompt, kind = before.columns["prompt"][row], before.columns["kind"][row]
-    return VideoPair(prompt, kind, clips[0], clips[1], figures, paths)
+    return VideoPair(prompt, kind, clips[0], clips[1], figures, paths, no_paths)
+
+
+def _camera_paths(
+    before: SceneGeometry, after: SceneGeometry
+) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]] | None, str]:
+    """Both paths; None, and why, where one of them cannot be drawn."""
+    paths = _camera_path(before), _camera_path(after)
+    broken = [name for name, path in zip(("before", "after"), paths, strict=True) if not _is_finite(path)]
+    if not broken:
+        return paths, ""
+    return None, f"The geometry model found no finite camera path in the video {' and '.join(broken)}."
 
 
 def _camera_path(scene: SceneGeometry) -> NDArray[np.float64]:
-    """Camera centres [V, 3] in median depths, from the first camera's place."""
-    centres = scene.camera_to_world[0, :, :3, 3].double().cpu()
-    path: NDArray[np.float64] = ((centres - centres[0]) / scene.depth_z[0].double().cpu().median()).numpy()
+    """Camera centres [V, 3] in median depths, from the first camera's place; not finite without a surface."""
+    centres = camera_centres(scene.camera_to_world)[0].double().cpu()
+    depth = median_depth(scene.depth_z)[0].double().cpu()
+    path: NDArray[np.float64] = ((centres - centres[0]) / depth).numpy()
     return path
+
+
+def _is_finite(path: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(path).all())
 
 
 def fidelity_figures(records: EvaluationRecords, note: str = "") -> list[Figure]:

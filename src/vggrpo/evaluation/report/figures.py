@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from vggrpo.evaluation.alarms import MOTION_AMOUNTS
 from vggrpo.evaluation.catalogue import Metric
 from vggrpo.evaluation.comparison import Comparison, rows_of
 from vggrpo.evaluation.report.charts import forest_mark
@@ -10,16 +11,19 @@ from vggrpo.evaluation.report.markup import Markup, element, join
 from vggrpo.evaluation.report.numbers import bounds, counted, number, signed
 from vggrpo.evaluation.report.words import independent_rows, join_words
 
-GLANCE = ("flow_magnitude", "diversity")
+GLANCE = (*MOTION_AMOUNTS, "diversity")
 """Watched metrics shown beside the independent checks at the top of the page."""
 
 GROUPS = (
     ("Independent: the teacher on decoded frames", ("teacher/",)),
-    ("Independent: motion of the picture", ("flow_jerk", "flow_magnitude")),
+    ("Independent: motion of the picture", ("flow_jerk", "flow_magnitude", "flow_drift")),
     ("Trained on: the latent geometry model on latents", ("lgm/",)),
     ("To watch: camera travel by the teacher", ("camera_",)),
     ("To watch: the latent geometry model against its teacher", ("fidelity/",)),
-    ("To watch: pixels and variety", ("brightness", "contrast", "saturation", "sharpness", "diversity")),
+    (
+        "To watch: pixels and variety",
+        ("brightness", "contrast", "saturation", "sharpness", "object_presence", "diversity"),
+    ),
 )
 """Headings of the table and the beginnings of the metric names under them."""
 

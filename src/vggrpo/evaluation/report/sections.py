@@ -72,12 +72,19 @@ def _card(pair: VideoPair, fps: float, length: int) -> Markup:
         element("div", motion_trace(before, after), class_="trace"),
         element(
             "div",
-            element("div", camera_path_chart(*pair.paths), class_="path") if pair.paths else None,
+            _path(pair),
             element("table", *rows, class_="small") if rows else None,
             class_="beneath",
         ),
         class_="card",
     )
+
+
+def _path(pair: VideoPair) -> Markup | None:
+    """The camera's paths, or why they are missing; None where none were asked for."""
+    if pair.paths:
+        return element("div", camera_path_chart(*pair.paths), class_="path")
+    return element("div", pair.no_paths, class_="note path") if pair.no_paths else None
 
 
 def figures(data: ReportData) -> Markup | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from vggrpo.evaluation.alarms import MOTION_AMOUNTS
 from vggrpo.evaluation.comparison import Comparison, rows_of
 from vggrpo.evaluation.report.data import ReportData, RunFacts
 from vggrpo.evaluation.report.numbers import bounds, counted, duration, signed
@@ -83,11 +84,7 @@ def warnings(comparisons: Sequence[Comparison]) -> list[str]:
                 "the policy may exploit errors of the latent geometry model (reward hacking)."
             )
     jerk = rows.get("flow_jerk")
-    still = [
-        rows[name]
-        for name in ("flow_magnitude", "camera_path")
-        if name in rows and rows[name].verdict == "lower"
-    ]
+    still = [rows[name] for name in MOTION_AMOUNTS if name in rows and rows[name].verdict == "lower"]
     if still and jerk is not None and jerk.verdict == "better":
         found.append(
             f"Less moves than before ({'; '.join(_change(row) for row in still)}): part of the steadiness "

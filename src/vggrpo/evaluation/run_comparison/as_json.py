@@ -1,11 +1,9 @@
 """A comparison as JSON."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vggrpo.evaluation.intervals import Interval
 from vggrpo.evaluation.run_comparison.published import PublishedFigure
 from vggrpo.evaluation.run_comparison.table import Cell, RunComparison
 
@@ -49,15 +47,8 @@ def comparison_json(
 
 def _cell(cell: Cell) -> dict[str, Any]:
     return {
-        "mean": _interval(cell.mean),
-        "difference": None if cell.change is None else _interval(cell.change.change),
+        "mean": cell.mean.as_json(),
+        "difference": None if cell.change is None else cell.change.change.as_json(),
         "verdict": cell.verdict,
         "rank": cell.rank,
-    }
-
-
-def _interval(interval: Interval) -> dict[str, float | int | None]:
-    ends = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-    return {name: value if math.isfinite(value) else None for name, value in ends.items()} | {
-        "n": interval.count
     }

@@ -1,9 +1,12 @@
 """What makes figures of several evaluations differ beside the videos."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 from vggrpo.evaluation.evaluated import EvaluatedClips
 from vggrpo.evaluation.report.numbers import counted
+from vggrpo.evaluation.report.words import join_words
 
 
 def comparability_notes(runs: Sequence[EvaluatedClips], labels: Sequence[str]) -> tuple[str, ...]:
@@ -23,19 +26,33 @@ def _failures(named: Sequence[tuple[str, EvaluatedClips]]) -> Iterator[str]:
 
 def _settings(named: Sequence[tuple[str, EvaluatedClips]]) -> Iterator[str]:
     """Metrics that were computed in different ways: the same name then means different quantities."""
-    first_label, first = named[0]
-    first_settings = first.summary.get("metric_settings") or {}
-    for label, run in named[1:]:
-        settings = run.summary.get("metric_settings") or {}
-        for name in sorted(first_settings.keys() & settings.keys()):
-            ours, theirs = first_settings[name], settings[name]
-            if ours == theirs:
-                continue
+    of_runs = [(label, run.summary.get("metric_settings") or {}) for label, run in named]
+    for name in sorted({name for _, settings in of_runs for name in settings}):
+        ways = _ways([(label, settings[name]) for label, settings in of_runs if name in settings])
+        for (ours, our_labels), (theirs, their_labels) in combinations(ways, 2):
             keys = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
             yield (
-                f"{name} was measured with different settings in {first_label} and {label} "
-                f"({', '.join(keys)}): its figures do not compare."
+                f"{name} was measured with different settings in {_each(our_labels)} and "
+                f"{_each(their_labels)} ({', '.join(keys)}): its figures do not compare."
             )
+
+
+def _ways(
+    measured: Sequence[tuple[str, Mapping[str, Any]]],
+) -> list[tuple[Mapping[str, Any], list[str]]]:
+    """The different settings, each with the labels of the runs that have it."""
+    ways: list[tuple[Mapping[str, Any], list[str]]] = []
+    for label, settings in measured:
+        labels = next((labels for known, labels in ways if known == settings), None)
+        if labels is None:
+            ways.append((settings, [label]))
+        else:
+            labels.append(label)
+    return ways
+
+
+def _each(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"each of {join_words(labels)}"
 
 
 def _sizes(named: Sequence[tuple[str, EvaluatedClips]]) -> Iterator[str]:

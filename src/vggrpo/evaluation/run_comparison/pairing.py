@@ -58,6 +58,11 @@ def pair_runs(
 
 def _places(runs: Sequence[EvaluatedClips], labels: Sequence[str]) -> tuple[str | None, list[dict[Key, int]]]:
     """What keeps the runs from being paired (None if nothing does), and each run's clips by key."""
+    trainings = [label for label, run in zip(labels, runs, strict=True) if run.of_training]
+    if 0 < len(trainings) < len(runs):
+        others = [label for label in labels if label not in trainings]
+        noises = f"the clips of {join_words(trainings)} are of the noises of a training"
+        return f"{noises}, those of {join_words(others)} are video files with seeds", []
     try:
         places = [run.by_key() for run in runs]
     except ValueError as error:

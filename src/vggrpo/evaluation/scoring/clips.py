@@ -12,7 +12,7 @@ from torch import Tensor
 from vggrpo.config.errors import ConfigError, CorruptFileError
 from vggrpo.config.score import Space
 from vggrpo.data.videos import VIDEO_SUFFIXES
-from vggrpo.evaluation.videos.base import Clip
+from vggrpo.evaluation.videos.base import Clip, as_utf8
 from vggrpo.evaluation.videos.discovery import describe_clip
 from vggrpo.io import load_metadata, load_tensors
 
@@ -56,9 +56,11 @@ def find_scored_clips(paths: Sequence[Path], space: Space) -> list[Clip]:
         for file in _files(path, space):
             key = file.absolute()
             if key not in found:
-                name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-                found[key] = describe_clip(file, name if name not in names else file.as_posix())
-                names.add(found[key].name)
+                own = file.relative_to(path) if path.is_dir() else Path(file.name)
+                candidates = [as_utf8(name.as_posix()) for name in (own, file, key)]
+                name = next((name for name in candidates if name not in names), candidates[-1])
+                found[key] = describe_clip(file, name)
+                names.add(name)
     return list(found.values())
 
 

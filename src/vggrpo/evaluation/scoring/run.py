@@ -7,7 +7,8 @@
     plots/<clip>.png  one picture a clip
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from vggrpo.evaluation.scoring.clips import find_scored_clips
 from vggrpo.evaluation.scoring.plot import plot_scores
 from vggrpo.evaluation.scoring.readers import SceneReader, open_reader
 from vggrpo.evaluation.scoring.record import score_names, score_scene
-from vggrpo.evaluation.videos.base import Clip
+from vggrpo.evaluation.videos.base import Clip, as_utf8
 from vggrpo.evaluation.videos.results import ClipResults, Record
 from vggrpo.evaluation.videos.summary import SUMMARY_NAME, metric_rows
 from vggrpo.io import RunFolder, file_sha256, progress, write_json
@@ -82,10 +83,15 @@ def score_clips(
     output = run.path
     results = ClipResults(output)
     records = results.load()
+    _require_same_model([records[clip.name] for clip in clips if clip.name in records], reader, output)
+    # What an earlier call concluded does not hold once a clip is scored again.
+    (output / SUMMARY_NAME).unlink(missing_ok=True)
     with progress("score", len(clips), unit="clip") as bar:
         for clip in clips:
             known = records.get(clip.name)
-            if known is None or not _is_finished(known, clip, reader, output, settings):
+            if known is not None and _is_finished(known, clip, output, settings):
+                records[clip.name] = _reused(known, clip)
+            else:
                 records[clip.name] = _score(clip, reader, rewards, output, settings)
                 results.append(records[clip.name])
             bar.advance()
@@ -95,6 +101,7 @@ def score_clips(
     summary = {
         "command": command,
         "settings": settings.model_dump(mode="json"),
+        "metric_settings": _metric_settings(settings, rewards, reader),
         "label": settings.label or output.absolute().name,
         "num_clips": len(ordered),
         "num_failed": sum(record["status"] == "failed" for record in ordered),
@@ -107,19 +114,38 @@ def score_clips(
     return Scoring(output, ordered, summary)
 
 
-def _is_finished(
-    record: Record, clip: Clip, reader: SceneReader, output: Path, settings: ScoreSettings
-) -> bool:
-    """Whether an earlier run scored this very file, and drew it if that is asked for.
+def plot_path(name: str) -> Path:
+    """Where the picture of a clip lies in the output, by the clip's name.
 
-    Raises:
-        RunError: if it did so by another model.
+    A name that is a path out of a folder has a hash of it in place of its folders.
     """
+    path = Path(name)
+    if not path.is_absolute() and ".." not in path.parts:
+        return Path(PLOTS_NAME) / f"{name}.png"
+    return Path(PLOTS_NAME) / f"{path.name}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.png"
+
+
+def _metric_settings(
+    settings: ScoreSettings, rewards: Mapping[str, SceneReward], reader: SceneReader
+) -> dict[str, dict[str, Any]]:
+    """What determines each reward beside the clip, as summaries of `vggrpo evaluate` say it of metrics."""
+    options = settings.rewards.model_dump(mode="json")
+    return {name: reader.identity() | options[name] for name in rewards}
+
+
+def _require_same_model(records: Iterable[Record], reader: SceneReader, output: Path) -> None:
+    """Raises RunError if an earlier run scored clips by another model."""
+    if any(record["status"] == "ok" and record["model"] != reader.identity() for record in records):
+        raise RunError(f"{output} was made by another model of the same name; score into another --output")
+
+
+def _is_finished(record: Record, clip: Clip, output: Path, settings: ScoreSettings) -> bool:
+    """Whether an earlier run scored this very file, and drew it if that is asked for."""
     if record["status"] != "ok":
         return False
-    if record["model"] != reader.identity():
-        raise RunError(f"{output} was made by another model of the same name; score into another --output")
-    drawn = not settings.plots or record["plot"] is None or (output / record["plot"]).is_file()
+    plot = plot_path(clip.name)
+    has_plot = record["plot"] == plot.as_posix() and (output / plot).is_file()
+    drawn = not settings.plots or record["plot"] is None or has_plot
     return drawn and clip.path.is_file() and file_sha256(clip.path) == record["sha256"]
 
 
@@ -131,20 +157,16 @@ def _score(
     settings: ScoreSettings,
 ) -> Record:
     """The record of a clip; draws it, unless there is nothing to see."""
-    record: Record = {
-        "clip": clip.name,
-        "path": str(clip.path.absolute()),
+    record: Record = _known_of(clip) | {
         "sha256": None,
         "status": "failed",
         "reason": None,
-        "prompt": clip.prompt,
-        "prompt_id": clip.prompt_id,
-        "seed": clip.seed,
-        "kind": clip.kind,
         "model": reader.identity(),
         "plot": None,
     }
     try:
+        if clip.unusable is not None:
+            raise ValueError(clip.unusable)
         record["sha256"] = file_sha256(clip.path)
         seen = reader.read(clip)
     except UNUSABLE as error:
@@ -162,7 +184,7 @@ def _score(
         )
     about, scored = score_scene(seen.scene, rewards, settings.space)
     if settings.plots and scored:
-        plot = Path(PLOTS_NAME) / f"{clip.name}.png"
+        plot = plot_path(clip.name)
         (output / plot).parent.mkdir(parents=True, exist_ok=True)
         plot_scores(clip.name, seen, rewards, scored, output / plot)
         record["plot"] = plot.as_posix()
@@ -176,6 +198,26 @@ def _score(
             "notes": [*clip.notes, *seen.notes, *about["notes"]],
         }
     )
+
+
+def _known_of(clip: Clip) -> dict[str, Any]:
+    """What a record says of a clip that the file itself does not hold."""
+    return {
+        "clip": clip.name,
+        "path": as_utf8(str(clip.path.absolute())),
+        "prompt": clip.prompt,
+        "prompt_id": clip.prompt_id,
+        "seed": clip.seed,
+        "kind": clip.kind,
+        "clip_notes": list(clip.notes),
+    }
+
+
+def _reused(record: Record, clip: Clip) -> Record:
+    """The record of a file that was scored before, with what is known about the clip now."""
+    others = record["notes"][len(record.get("clip_notes", ())) :]
+    notes = [*clip.notes, *(note for note in others if note not in clip.notes)]
+    return record | _known_of(clip) | {"notes": notes}
 
 
 def _reason(error: Exception) -> str:

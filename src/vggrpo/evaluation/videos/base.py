@@ -19,6 +19,12 @@ from numpy.typing import NDArray
 Frames = NDArray[np.uint8]
 """[T, H, W, 3], RGB."""
 Kind = Literal["static", "dynamic"]
+NOT_UTF8 = "its path is not UTF-8, which results are written in; rename it"
+
+
+def as_utf8(text: str) -> str:
+    """The same text, but with escapes for what UTF-8 cannot hold: bytes of a file name that are none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Clip:
     """A video file that is to be measured."""
 
     name: str
-    """Path relative to the folder or manifest; names the clip in results."""
+    """Path relative to the folder or manifest; names the clip in results, which are UTF-8."""
     path: Path
     prompt: str | None = None
     prompt_id: str | None = None
@@ -34,6 +40,11 @@ class Clip:
     kind: Kind | None = None
     notes: tuple[str, ...] = ()
     """What was wrong with the words about it."""
+
+    @property
+    def unusable(self) -> str | None:
+        """Why the clip cannot be measured, whatever the file holds; None if it can."""
+        return None if str(self.path) == as_utf8(str(self.path)) else NOT_UTF8
 
     @property
     def key(self) -> tuple[str, int | None]:

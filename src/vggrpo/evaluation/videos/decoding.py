@@ -53,6 +53,8 @@ def decode_clip(path: Path, max_bytes: int | None = None) -> tuple[Video, tuple[
                     )
                 images.append(image)
                 times.append(frame.time)
+        if 0 < len(images) < announced:
+            _require_whole(path, len(images), announced)
     except av.error.PermissionError as error:
         raise PermissionError(f"cannot be read ({error.strerror})") from error
     except av.error.EOFError as error:
@@ -61,11 +63,33 @@ def decode_clip(path: Path, max_bytes: int | None = None) -> tuple[Video, tuple[
         raise CorruptFileError(f"is truncated or not a video file ({error.strerror})") from error
     if not images:
         raise CorruptFileError("contains no frames")
-    if len(images) < announced:
-        raise CorruptFileError(f"is truncated: {len(images)} of its {announced} frames can be read")
     if len(images) == 1:
         raise CorruptFileError("has one frame; a video needs at least two")
     return Video(np.stack(images), fps), _timing_notes(times)
+
+
+def _require_whole(path: Path, decoded: int, announced: int) -> None:
+    """Tells frames that the file does not show from frames that are missing.
+
+    The header also counts the frames that an edit list hides, as a cut without encoding leaves one behind.
+    They lie in the file nevertheless: a file is whole if it has as many packets as announced, edit list or
+    not, and every packet that is shown gave a frame.
+
+    Raises:
+        CorruptFileError: if packets are missing, or could not be decoded.
+    """
+    if _num_packets(path, {"ignore_editlist": "1"}) < announced:
+        raise CorruptFileError(f"is truncated: {decoded} of its {announced} frames can be read")
+    shown = _num_packets(path)
+    if decoded < shown:
+        raise CorruptFileError(f"is damaged: {decoded} of its {shown} frames can be read")
+
+
+def _num_packets(path: Path, options: dict[str, str] | None = None) -> int:
+    """Complete packets of the first video stream that are shown."""
+    with av.open(path, options=options) as container:
+        packets = container.demux(container.streams.video[0])
+        return sum(p.size > 0 and not p.is_corrupt and not p.is_discard for p in packets)
 
 
 def _sizes(first: NDArray[Any], other: NDArray[Any], number: int) -> str:

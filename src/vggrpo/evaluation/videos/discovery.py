@@ -4,14 +4,14 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from vggrpo.config.errors import ConfigError
 from vggrpo.data.prompts import Prompt
 from vggrpo.data.videos import VIDEO_SUFFIXES
-from vggrpo.evaluation.videos.base import Clip, Kind
+from vggrpo.evaluation.videos.base import Clip, Kind, as_utf8
 
 MANIFEST_SUFFIXES = (".jsonl", ".csv")
 MANIFEST_FIELDS = ("path", "prompt", "prompt_id", "seed", "kind")
@@ -93,22 +93,29 @@ def describe_clip(path: Path, name: str) -> Clip:
     """A file as a clip, with what its neighbours and its name say about it (see `find_clips`)."""
     known: dict[str, Any] = {}
     notes: list[str] = []
-    matched = NAME_OF_GENERATE.fullmatch(path.stem)
+    matched = NAME_OF_GENERATE.fullmatch(as_utf8(path.stem))
     if matched:
-        known |= {"prompt_id": matched["prompt_id"], "seed": int(matched["seed"])}
-    caption, sidecar = path.with_suffix(".txt"), path.with_suffix(".json")
-    try:
-        if caption.is_file():
-            known["prompt"] = caption.read_text("utf-8").strip()
-        if sidecar.is_file():
-            values = json.loads(sidecar.read_text("utf-8"))
-            if not isinstance(values, dict):
-                raise ValueError("it is no object")
-            known |= {field: values[field] for field in MANIFEST_FIELDS[1:] if field in values}
-        return _clip(name, path, known)
-    except (ValueError, OSError) as error:
-        notes.append(f"what stands beside it about its prompt cannot be used ({error})")
-    return Clip(name, path, notes=tuple(notes))
+        known = {"prompt_id": matched["prompt_id"], "seed": int(matched["seed"])}
+    clip = _clip(name, path, known)
+    for neighbour, read in ((path.with_suffix(".txt"), _caption), (path.with_suffix(".json"), _sidecar)):
+        try:
+            if neighbour.is_file():
+                more = known | read(neighbour)
+                clip, known = _clip(name, path, more), more
+        except (ValueError, OSError) as error:
+            notes.append(f"what stands beside it about its prompt cannot be used ({error})")
+    return replace(clip, notes=(*clip.notes, *notes))
+
+
+def _caption(file: Path) -> dict[str, Any]:
+    return {"prompt": file.read_text("utf-8").strip()}
+
+
+def _sidecar(file: Path) -> dict[str, Any]:
+    values = json.loads(file.read_text("utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError("it is no object")
+    return {field: values[field] for field in MANIFEST_FIELDS[1:] if field in values}
 
 
 def _read_manifest(source: Path) -> list[Clip]:
@@ -163,6 +170,9 @@ def _clip(name: str, path: Path, values: Mapping[str, Any]) -> Clip:
     for field, value in (("prompt", prompt), ("kind", kind)):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{field} is {value!r}, expected a text")
+    for field, value in (("prompt", prompt), ("prompt_id", prompt_id)):
+        if value is not None and str(value) != as_utf8(str(value)):
+            raise ValueError(f"{field} is {value!r}, which is no valid Unicode; write it anew")
     seed = values.get("seed")
     if isinstance(seed, str) and seed.isdecimal():
         seed = int(seed)
@@ -174,4 +184,5 @@ def _clip(name: str, path: Path, values: Mapping[str, Any]) -> Clip:
         kind = None
     if prompt_id is None and prompt is not None:
         prompt_id = Prompt.from_text(prompt).id
-    return Clip(name, path, prompt, None if prompt_id is None else str(prompt_id), seed, kind, notes)
+    identity = None if prompt_id is None else str(prompt_id)
+    return Clip(as_utf8(name), path, prompt, identity, seed, kind, notes)

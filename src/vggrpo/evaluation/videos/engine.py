@@ -56,7 +56,7 @@ def measure_clips(
 
     A clip's line is appended when all its frame and model metrics are done; file metrics follow at the end.
     What an earlier call measured on the same file (by its SHA-256) with the same settings is kept.
-    The number of frames, prepared arrays and results in memory does not grow with the number of clips.
+    The number of frames and prepared arrays in memory does not grow with the number of clips; the records do.
 
     Raises:
         RunError: if worker processes cannot start.

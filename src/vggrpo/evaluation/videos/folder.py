@@ -1,7 +1,7 @@
 """`vggrpo evaluate`: a folder of videos, and the reference beside it, to results, summary and report.
 
 <output>/
-    config.yaml       the settings
+    config.yaml       the settings of the last call
     clips.jsonl       one record a clip
     summary.json      means with intervals
     report.html       the page
@@ -31,9 +31,11 @@ from vggrpo.evaluation.videos.summary import (
     size_notes,
     win_rate_rows,
 )
-from vggrpo.io import RunFolder, write_json
+from vggrpo.io import RunFolder, settings_to_yaml, write_json, write_text
+from vggrpo.io.runs import CONFIG_NAME
 
 REFERENCE_NAME = "reference"
+REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def evaluate_folder(settings: EvaluateSettings, device: torch.device, command: s
         )
     run = RunFolder.start(settings.output, settings, settings.resume)
     output = run.path
+    if settings.resume:
+        _begin_again(output, settings)
     engine = EngineSettings(
         available_cpus() if settings.workers is None else settings.workers,
         round(settings.max_clip_gigabytes * 1e9),
@@ -102,6 +106,18 @@ def evaluate_folder(settings: EvaluateSettings, device: torch.device, command: s
         if record["status"] == "failed"
     ]
     return FolderEvaluation(output, summary, tuple(failed))
+
+
+def _begin_again(output: Path, settings: EvaluateSettings) -> None:
+    """Takes away what an earlier call concluded from clips that may change now, and records the settings.
+
+    A folder without a summary counts as unfinished, which it is from here on.
+    """
+    (output / REPORT_NAME).unlink(missing_ok=True)
+    (output / SUMMARY_NAME).unlink(missing_ok=True)
+    if settings.reference is not None:
+        (output / REFERENCE_NAME / SUMMARY_NAME).unlink(missing_ok=True)
+    write_text(output / CONFIG_NAME, settings_to_yaml(settings.model_copy(update={"resume": False})))
 
 
 def available_cpus() -> int:

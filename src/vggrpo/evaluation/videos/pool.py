@@ -3,7 +3,6 @@
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 
@@ -60,8 +59,18 @@ def _run_pool(
                 '`if __name__ == "__main__":`, or use 0 workers'
             ) from error
         running: dict[Future[Outcome], Task] = {}
-        for task in islice(tasks, TASKS_PER_WORKER * workers):
-            running[pool.submit(run_in_worker, task)] = task
+
+        def start(most: int) -> None:
+            """Submits the next tasks, none once a worker has died."""
+            for _ in range(most):
+                if lost or (task := next(tasks, None)) is None:
+                    return
+                try:
+                    running[pool.submit(run_in_worker, task)] = task
+                except BrokenProcessPool:
+                    lost.append(task)
+
+        start(TASKS_PER_WORKER * workers)
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
@@ -70,11 +79,7 @@ def _run_pool(
                 except BrokenProcessPool:
                     lost.append(task)
                     continue
-                if not lost and (following := next(tasks, None)) is not None:
-                    try:
-                        running[pool.submit(run_in_worker, following)] = following
-                    except BrokenProcessPool:
-                        lost.append(following)
+                start(1)
                 yield outcome
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -3,12 +3,13 @@ continues from."""
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vggrpo.config.errors import CorruptFileError
-from vggrpo.evaluation.videos.base import Clip, Measured, MetricSet
+from vggrpo.evaluation.videos.base import Clip, Measured, MetricSet, as_utf8
 from vggrpo.evaluation.videos.worker import Outcome, Task
 from vggrpo.io import write_text
 from vggrpo.io.atomic import naming_full_disk
@@ -35,30 +36,49 @@ class ClipResults:
         if not self.path.exists():
             return {}
         records: dict[str, Record] = {}
-        lines = self.path.read_text("utf-8").split("\n")
+        lines = self.path.read_bytes().split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 record = json.loads(line)
                 records[record["clip"]] = record
             except (ValueError, KeyError, TypeError) as error:
+                start = line.decode(errors="replace")[:60]
                 raise CorruptFileError(
-                    f"line {number} of {self.path} is no clip's record: {line[:60]!r}; remove it to measure "
-                    "the clip again"
+                    f"line {number} of {self.path} is no clip's record: {start!r}; remove it to measure the "
+                    "clip again"
                 ) from error
         return records
 
     def append(self, record: Record) -> None:
-        """Adds a line.
+        """Adds a line, in place of an incomplete last one of a killed process.
 
         Raises:
-            DiskFullError: if the space runs out.
+            DiskFullError: if the space runs out; the file keeps its complete lines.
         """
-        with naming_full_disk(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(_line(record))
+        with naming_full_disk(self.path), open(self.path, "a+b", buffering=0) as file:
+            end = _end_of_lines(file)
+            file.truncate(end)
+            rest = memoryview(_line(record).encode())
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replaces the file by these records, atomically."""
         write_text(self.path, "".join(map(_line, records)))
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """The size of the file without an incomplete last line."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    if file.read(1) in (b"\n", b""):
+        return size
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
 
 
 def _line(record: Record) -> str:
@@ -88,7 +108,7 @@ def record_of(outcome: Outcome, before: Record | None, metrics: MetricSet) -> Re
     clip = outcome.clip
     record: Record = {
         "clip": clip.name,
-        "path": str(clip.path.absolute()),
+        "path": as_utf8(str(clip.path.absolute())),
         "sha256": outcome.sha256,
         "status": "ok" if outcome.reason is None else "failed",
         "reason": outcome.reason,

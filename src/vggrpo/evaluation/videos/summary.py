@@ -1,13 +1,12 @@
 """Means of a folder with their intervals, by kind of scene, and paired differences to a reference."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vggrpo.evaluation.catalogue import describe
 from vggrpo.evaluation.catalogue_judges import VIDEO_REWARD
-from vggrpo.evaluation.intervals import Interval, bootstrap_mean, paired_difference
+from vggrpo.evaluation.intervals import bootstrap_mean, paired_difference
 from vggrpo.evaluation.videos.base import MetricSet
 from vggrpo.evaluation.videos.results import Record, column
 from vggrpo.evaluation.win_rates import win_rate
@@ -31,7 +30,7 @@ def metric_rows(records: Sequence[Record], names: Sequence[str], seed: int = 0) 
         rows[name] = {}
         for subset, chosen in _subsets(records).items():
             interval = bootstrap_mean(column(chosen, name), [cluster_of(r) for r in chosen], seed=seed)
-            rows[name][subset] = _as_json(interval) if chosen else None
+            rows[name][subset] = interval.as_json() if chosen else None
     return rows
 
 
@@ -49,7 +48,7 @@ def difference_rows(pairs: Sequence[tuple[Record, Record]], names: Sequence[str]
                 [cluster_of(record) for record in chosen],
                 seed=seed,
             )
-            rows[name][subset] = _as_json(interval) if chosen else None
+            rows[name][subset] = interval.as_json() if chosen else None
     return rows
 
 
@@ -115,10 +114,3 @@ def _size(record: Record) -> str:
 def _subsets(records: Sequence[Record]) -> dict[str, list[Record]]:
     kinds = {kind: [record for record in records if record["kind"] == kind] for kind in SUBSETS[1:]}
     return {"all": list(records), **kinds}
-
-
-def _as_json(interval: Interval) -> dict[str, float | int | None]:
-    ends = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-    return {name: value if math.isfinite(value) else None for name, value in ends.items()} | {
-        "n": interval.count
-    }

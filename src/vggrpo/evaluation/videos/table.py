@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from vggrpo.evaluation.catalogue import Metric, describe
@@ -22,7 +23,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         table.add_column(subset, justify="right")
     table.add_column("n", justify="right")
     if reference is not None:
-        table.add_column(f"minus {summary['reference_label']}", justify="right")
+        table.add_column(f"minus {escape(summary['reference_label'])}", justify="right")
     for name, row in rows.items():
         metric = describe(name)
         cells = [figure_cell(row[subset], metric) for subset in subsets]
@@ -31,7 +32,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
             cells.append(_difference(reference[name]["all"], metric))
         table.add_row(f"{ARROWS[metric.better]} {metric.label}{unit_of(metric)}", *cells)
     for name, reason in summary["not_run"].items():
-        table.add_row(f"[dim]{describe(name).label}[/dim]", f"[dim]not run: {reason}[/dim]")
+        table.add_row(f"[dim]{describe(name).label}[/dim]", f"[dim]not run: {escape(reason)}[/dim]")
     return table
 
 

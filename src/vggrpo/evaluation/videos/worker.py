@@ -68,6 +68,8 @@ class Outcome:
 def measure_clip(task: Task, workload: Workload) -> Outcome:
     """Measures on one clip what is not known about it; never raises because of the clip."""
     clip = task.clip
+    if clip.unusable is not None:
+        return Outcome(clip, reason=clip.unusable)
     sha256 = None
     try:
         sha256 = file_sha256(clip.path)
