@@ -169,10 +169,18 @@ def lgm_ablation(figures: Figures, path: Path) -> None:
     figure = Figure(figsize=(12.0, 1.4 + ROW_HEIGHT * 1.3 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     for reward, axes in zip(REWARDS, panels, strict=False):
-        shares = Series([interval(row["agreement"][reward]["share"]) for row in rows], LGM)
+        shares = [
+            Series(
+                [interval(row["agreement"][clips][reward]["share"]) for row in rows],
+                colour,
+                f"{clips} clips",
+                shift=0.26 * (clips == "real"),
+            )
+            for clips, colour in (("generated", LGM), ("real", TEACHER))
+        ]
         title = f"{reward.replace('_', ' ')}: share of the ceiling"
-        forest(axes, labels, [shares], title, references=(GATE_SHARE,))
-    aucs = Series([interval(row["steady_shaky_auc"]) for row in rows], LGM)
+        forest(axes, labels, shares, title, references=(GATE_SHARE,))
+    aucs = Series([interval(row["steady_shaky_auc"]) for row in rows], TEACHER)
     forest(panels[2], labels, [aucs], "steady-shaky AUC, real clips", references=(GATE_AUC,))
     panels[2].plot([], [], color="grey", linestyle=":", label="bar")
     _separate_groups(panels, [row["group"] for row in rows])

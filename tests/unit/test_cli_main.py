@@ -1,7 +1,9 @@
 """The command line's frame: finding commands, help, errors as sentences, exit codes."""
 
 import errno
+import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 import vggrpo
 from vggrpo.cli import main as cli
@@ -126,6 +129,28 @@ def test_errors_are_sentences_without_a_trace(
     plant(raising(error))
     assert cli.main(["planted"]) == code
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands())
+def test_a_full_gpu_names_flags_that_the_command_has(
+    name: str, command: cli.Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(command.module)
+    monkeypatch.setattr(module, "main", raising(torch.OutOfMemoryError("CUDA out of memory")))
+    assert cli.main(name.split()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: the GPU's memory is full; ")
+    monkeypatch.undo()
+    flags = re.findall(r"--[a-z][a-z.-]*", message)
+    if flags:
+        with pytest.raises(SystemExit):
+            cli.main([*name.split(), "--help"])
+        shown = re.findall(r"--[a-z][a-z.-]*", capsys.readouterr().out)
+        assert set(flags) <= set(shown)
+
+
+def test_flags_for_less_memory_are_of_commands() -> None:
+    assert cli.LESS_MEMORY.keys() <= dict(all_commands()).keys()
 
 
 def test_debug_shows_the_trace(

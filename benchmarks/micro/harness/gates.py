@@ -17,13 +17,18 @@ FloatArray = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 
-def agreement(gates: Sequence[LGMGate], reward: str) -> dict[str, Interval]:
-    """Of a reward on generated clips: the mean over the seeds of its rank correlation with the teacher's
-    ("correlation") and of the teacher's with itself ("ceiling"), and the quotient of the two ("share").
+CLIP_KINDS = ("generated", "real")
+
+
+def agreement(gates: Sequence[LGMGate], reward: str, clips: str = "generated") -> dict[str, Interval]:
+    """Of a reward on clips of one of the `CLIP_KINDS`: the mean over the seeds of its rank correlation with
+    the teacher's ("correlation") and of the teacher's with itself ("ceiling"), and the quotient of the two
+    ("share").
 
     A clip that one of the three could not score is left out of its seed.
     """
-    parts = [_scores(gate.generated.rewards[reward]) for gate in gates]
+    qualities = [{"generated": gate.generated, "real": gate.real}[clips] for gate in gates]
+    parts = [_scores(quality.rewards[reward]) for quality in qualities]
 
     def mean_of(first: int, second: int) -> Callable[[Rows], float]:
         return lambda rows: float(

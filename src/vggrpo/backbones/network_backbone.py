@@ -37,12 +37,10 @@ class NetworkBackbone(GeometryBackbone):
     config: NetworkConfig
     network: ImageNetwork
 
-    def __init__(self, config: NetworkConfig, anchor_first_view: bool = True) -> None:
-        """`anchor_first_view`: the camera that is predicted for view 0 is made the world, exactly."""
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         self.patch_size = config.patch_size
-        self.anchor_first_view = anchor_first_view
         self.network = self.network_type(config)
         self.dropped_before: str | None = None
         """The stitch point before which everything has been deleted; None for a whole model."""
@@ -149,36 +147,34 @@ class NetworkBackbone(GeometryBackbone):
         write_model(folder, self.config, self.dropped_before, self.network.state_dict())
 
     @classmethod
-    def on_meta(cls, config: NetworkConfig, anchor_first_view: bool = True) -> Self:
+    def on_meta(cls, config: NetworkConfig) -> Self:
         """A model without memory for its weights: shapes only."""
         with torch.device("meta"):
-            return cls(config, anchor_first_view)
+            return cls(config)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, anchor_first_view: bool = True) -> Self:
+    def from_pretrained(cls, folder: Path | str) -> Self:
         """A model written by `save_pretrained`, frozen, in evaluation mode, on the CPU.
 
         Raises:
             FileNotFoundError: if the folder lacks a file.
             CorruptFileError: if config.json or the weights are damaged or do not fit each other.
         """
-        model = cls.meta_from_pretrained(folder, anchor_first_view)
+        model = cls.meta_from_pretrained(folder)
         load_weights(Path(folder), model.network)
         return model.requires_grad_(False).eval()
 
     @classmethod
-    def meta_from_pretrained(cls, folder: Path | str, anchor_first_view: bool = True) -> Self:
+    def meta_from_pretrained(cls, folder: Path | str) -> Self:
         """As `from_pretrained`, but without memory for its weights, which are not looked at."""
         config, dropped_before = read_config(Path(folder), cls.config_type)
-        model = cls.on_meta(config, anchor_first_view)
+        model = cls.on_meta(config)
         if dropped_before is not None:
             model.drop_before(dropped_before)
         return model
 
     @classmethod
-    def from_upstream(
-        cls, path: Path | str, config: NetworkConfig | None = None, anchor_first_view: bool = True
-    ) -> Self:
+    def from_upstream(cls, path: Path | str, config: NetworkConfig | None = None) -> Self:
         """The network's published checkpoint (PyTorch or .safetensors), frozen, in evaluation mode, on the
         CPU.
 
@@ -188,18 +184,14 @@ class NetworkBackbone(GeometryBackbone):
             FileNotFoundError: if there is no such file.
             CorruptFileError: if it cannot be read, or is not this network at these dimensions.
         """
-        return cls.from_checkpoint(read_checkpoint(Path(path)), str(path), config, anchor_first_view)
+        return cls.from_checkpoint(read_checkpoint(Path(path)), str(path), config)
 
     @classmethod
     def from_checkpoint(
-        cls,
-        tensors: Mapping[str, Tensor],
-        source: str,
-        config: NetworkConfig | None = None,
-        anchor_first_view: bool = True,
+        cls, tensors: Mapping[str, Tensor], source: str, config: NetworkConfig | None = None
     ) -> Self:
         """As `from_upstream`, of tensors that have been read already; `source` names them in errors."""
-        model = cls.on_meta(config or cls.config_type.official(), anchor_first_view)
+        model = cls.on_meta(config or cls.config_type.official())
         try:
             own = cls.key_map(model.config).translate(tensors, model.network.state_dict())
         except ValueError as error:

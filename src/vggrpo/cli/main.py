@@ -60,10 +60,22 @@ COMMANDS: dict[str, Command | Group] = {
     "world": WORLD,
 }
 
-OUT_OF_MEMORY = (
-    "the GPU's memory is full; lower --rollout-batch and --update-batch (train) or --batch-size, use "
-    "--precision bfloat16 --weights bfloat16, or train with --gradient-checkpointing"
-)
+BFLOAT16 = "use --precision bfloat16 --weights bfloat16"
+LESS_MEMORY = {
+    "find-layer": "lower --batch-size",
+    "train-lgm": f"use --gradient-checkpointing, lower --micro-batch or --batch-size, or {BFLOAT16}",
+    "tune-noise": f"lower --rollout-batch, or {BFLOAT16}",
+    "train": f"use --gradient-checkpointing, lower --rollout-batch and --update-batch, or {BFLOAT16}",
+    "generate": "lower --batch-size, use --precision bfloat16 or --efficiency.offload, or, with reward "
+    "guidance, --gradient-checkpointing",
+    "score": "with --space rgb lower --max-views or --max-side; else use a larger GPU",
+    "evaluate": "lower --batch-size, --geometry-views or --geometry-side",
+    "evaluate-geometry": "lower --batch-size",
+    "reconstruct": "lower --num-frames, --height and --width, or, with --geometry-model, --max-side",
+    "world evaluate": "lower --batch-size, or use --precision bfloat16",
+}
+"""What to do when the GPU's memory is full, in flags that the command has; of the others nothing helps but
+a larger GPU."""
 INTERRUPTED = (
     "Interrupted. What was finished is kept and nothing is half-written; "
     "a command that makes a run continues it with --resume --output FOLDER."
@@ -87,11 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         command = commands[word]
         if isinstance(command, Command):
-            return _run(command, words)
+            return _run(f"{prefix} {word}".removeprefix("vggrpo "), command, words)
         prefix, commands = f"{prefix} {word}", dict(command.commands)
 
 
-def _run(command: Command, argv: list[str]) -> int:
+def _run(name: str, command: Command, argv: list[str]) -> int:
     import logging
 
     from vggrpo.config.errors import AlarmError, ConfigError, VggrpoError
@@ -112,7 +124,8 @@ def _run(command: Command, argv: list[str]) -> int:
         # By name, so that torch is not imported for it.
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
+        remedy = LESS_MEMORY.get(name, "use a larger GPU")
+        print(f"error: the GPU's memory is full; {remedy}", file=sys.stderr)
         return 1
     except (VggrpoError, ValueError, FloatingPointError, OSError) as error:
         if os.environ.get("VGGRPO_DEBUG") == "1":

@@ -26,6 +26,8 @@ class Settings(BaseModel):
     )
     """Fields that may differ when a run is resumed, because they do not change what is computed, but for
     rounding and the seams of tiles."""
+    held_on_resume: ClassVar[frozenset[str]] = frozenset()
+    """Fields that not even `allow_changes` may change: what was measured before would not compare."""
 
 
 class RunSettings(Settings):
@@ -34,7 +36,7 @@ class RunSettings(Settings):
     output: Path = Field(description="run folder to create")
     resume: bool = Field(False, description="continue the run in `output`")
     allow_changes: tuple[str, ...] = Field(
-        (), description="with --resume: settings that may differ from the run's, by name (lr, rewards)"
+        (), description="with --resume: settings that may differ from the run's, by name (lr, iterations)"
     )
     seed: NonNegativeInt = Field(0, description="seed of every random stream of the run")
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves PyTorch's choice")

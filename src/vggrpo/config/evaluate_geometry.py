@@ -7,11 +7,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from vggrpo.config.base import Settings
+from vggrpo.config.lgm import WORLD
 from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.pretrain import ClipSettings
 from vggrpo.config.rewards import RewardSettings
-
-WORLD = "world"
 
 
 class EvaluateGeometrySettings(Settings):

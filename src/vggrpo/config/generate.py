@@ -110,6 +110,11 @@ class GenerateSettings(Settings):
         "depths", description="unit of lengths in a path's file: median depths of the scene, or scene units"
     )
 
+    gradient_checkpointing: bool = Field(
+        False,
+        description="compute the layers of the LGM, and of the denoiser where the gradient goes through it, "
+        "anew in the backward pass of reward guidance to save memory",
+    )
     batch_size: PositiveInt = Field(
         1, description="videos, or candidates, denoised at once; changes results by rounding only"
     )
@@ -167,6 +172,11 @@ class GenerateSettings(Settings):
         weights = self.reward_weights.model_dump()
         if self.camera_path is None:
             del weights["camera_trajectory"]
+        elif weights["camera_trajectory"] == 0:
+            raise ValueError(
+                "reward_weights.camera_trajectory is 0, so the camera_path would count for nothing; leave "
+                "one of them out"
+            )
         if self.steers and not any(weights.values()):
             raise ValueError("reward_weights are all 0, so there is nothing to guide by")
         return self

@@ -9,6 +9,9 @@ from vggrpo.config.base import ModelRunSettings, RunSettings, SamplingRunSetting
 from vggrpo.config.lgm_path import LGMPath
 from vggrpo.config.rewards import RewardSettings
 
+WORLD = "world"
+"""What stands for the procedural world in place of a folder of videos or a file of prompts."""
+
 
 class StitchSettings(ModelRunSettings):
     """The two models that are stitched together, and the clips that show how."""
@@ -21,6 +24,11 @@ class StitchSettings(ModelRunSettings):
     height: PositiveInt = Field(description="pixels")
     width: PositiveInt = Field(description="pixels")
     real_videos: str = Field(description="real clips: a folder of videos, or `world`")
+    fps: PositiveFloat | None = Field(
+        None,
+        description="frames per second of real clips, at most the videos' own; every frame of each video if "
+        "unset",
+    )
     clip_cache: Path | None = Field(
         None,
         description="folder that keeps the clips for other runs to share; the run's own `clips` if unset",
@@ -33,6 +41,14 @@ class StitchSettings(ModelRunSettings):
     downstream_clips: NonNegativeInt = Field(
         32, description="held-out clips on which the untrained stitched models are run; 0 skips that"
     )
+
+    @model_validator(mode="after")
+    def _fps_is_of_a_folder(self) -> Self:
+        if self.fps is not None and self.real_videos == WORLD:
+            raise ValueError(
+                f"fps is {self.fps:g}, but the clips of the world have no other rate; leave it out"
+            )
+        return self
 
 
 class FindLayerSettings(StitchSettings):

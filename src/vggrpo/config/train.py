@@ -17,6 +17,7 @@ class TrainSettings(SamplingRunSettings):
     free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {
         "stop_on_alarm",
         "lgm_floor",
+        "gradient_checkpointing",
         "rank_timeout",
         "parallel",
         "context_parallel",
@@ -25,6 +26,13 @@ class TrainSettings(SamplingRunSettings):
         "trackers",
         "tracker_project",
     }
+    held_on_resume: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("base_model", "geometry_model", "seed", "rewards", "evaluation_prompts"),
+            *("num_evaluation_prompts", "evaluation_noises", "infer_steps", "cfg_scale", "negative_prompt"),
+            *("num_frames", "height", "width", "flow_shift"),
+        }
+    )
 
     base_model: str = Field(
         description="video model: a name, a Wan or LTX pipeline folder of diffusers, or a repository"

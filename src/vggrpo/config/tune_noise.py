@@ -44,6 +44,13 @@ class TuneNoiseSettings(SamplingRunSettings):
     """Measures rollouts of every transition with every noise scale and window beside the ODE's samples."""
 
     free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {"tolerance", "latent_tolerance"}
+    held_on_resume: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("base_model", "lgm_path", "weights", "precision", "flow_shift", "seed"),
+            *("prompts", "negative_prompt", "num_prompts", "num_frames", "height", "width", "cfg_scale"),
+            *("train_steps", "group_size", "shared_noise", "rewards", "reward_weights", "decode"),
+        }
+    )
 
     base_model: str = Field(
         description="video model: a name, a Wan or LTX pipeline folder of diffusers, or a repository"

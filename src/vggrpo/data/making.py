@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.backbones.base import VideoBackbone
+from vggrpo.data.embeddings import ENCODE_BATCH
 from vggrpo.data.generation import SamplingSettings, VideoOrder
 from vggrpo.flow import SigmaSchedule
 from vggrpo.io import ProgressBar, progress, save_tensors, write_json, write_video
@@ -81,13 +82,22 @@ def make_videos(
     steering = steering or Steering()
     shape = backbone.latent_shape(settings.num_frames, settings.height, settings.width)
     texts = list(dict.fromkeys([settings.negative_prompt, *(order.prompt.text for order in orders)]))
-    embeds = dict(zip(texts, backbone.encode_prompts(texts), strict=True))
+    embeds = _embeddings(backbone, texts)
     backbone.release("text_encoder")
     schedule = backbone.schedule(settings.infer_steps, shape)
     with progress("generate", total=len(orders) * schedule.num_steps, unit="step") as bar:
         samples = _samples(backbone, orders, settings, steering, embeds, shape, schedule, batch_size, bar)
         for sample in samples:
             _write(sample, backbone, settings.fps, provenance, steering.reward, save_latents, on_video)
+
+
+def _embeddings(backbone: VideoBackbone, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Text embeddings [L, D] by text, in main memory: a padded one of Wan's takes 8 MiB."""
+    found: dict[str, Tensor] = {}
+    for start in range(0, len(texts), ENCODE_BATCH):
+        batch = texts[start : start + ENCODE_BATCH]
+        found |= zip(batch, backbone.encode_prompts(batch).cpu(), strict=True)
+    return found
 
 
 def _samples(
@@ -102,13 +112,13 @@ def _samples(
     bar: ProgressBar,
 ) -> Iterator[_Sample]:
     """The finished samples of all orders, one batch after the other."""
-    negative = embeds[settings.negative_prompt]
+    negative = embeds[settings.negative_prompt].to(backbone.device)
     if steering.best_of is not None:
         for order in orders:
             began = time.monotonic()
             best = sample_best(
                 backbone,
-                Condition(embeds[order.prompt.text], negative, settings.cfg_scale),
+                Condition(embeds[order.prompt.text].to(backbone.device), negative, settings.cfg_scale),
                 schedule,
                 steering.best_of,
                 seed=order.seed,
@@ -129,7 +139,7 @@ def _samples(
     for start in range(0, len(orders), batch_size):
         batch = orders[start : start + batch_size]
         began, seeds = time.monotonic(), [order.seed for order in batch]
-        prompts = torch.stack([embeds[order.prompt.text] for order in batch])
+        prompts = torch.stack([embeds[order.prompt.text] for order in batch]).to(backbone.device)
         trajectories = Trajectories(
             backbone,
             Condition(prompts, negative, settings.cfg_scale),
@@ -176,8 +186,9 @@ def _write(
         scores = reward(latents[None]).rewards
         facts["rewards"] = {name: _number(float(value)) for name, value in scores.items()}
     frames = backbone.decode_latents(latents[None])[0]
-    # The video's presence says that all is done, so an old one goes first and the new one comes last.
-    order.video.unlink(missing_ok=True)
+    # The video's presence says that all is done, so the new one comes last; nothing of an old one stays.
+    for old in (order.video, order.latents, order.scene):
+        old.unlink(missing_ok=True)
     if save_latents:
         save_tensors(order.latents, {"latents": latents}, order.made_from)
     if on_video is not None:

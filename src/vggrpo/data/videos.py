@@ -13,6 +13,8 @@ from torch import Tensor
 
 from vggrpo.config.errors import ConfigError, CorruptFileError
 
+RATE_TOLERANCE = 0.03
+"""Share by which a video may fall short of a clip's frame rate: 23.976 is 24."""
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
 
 
@@ -107,11 +109,12 @@ class VideoFolder:
     def _frame_numbers(self, path: Path, count: int, own_fps: float) -> list[int]:
         """Numbers of the frames that the clip takes from the middle of a video of `count` frames."""
         step = 1.0 if self.fps is None else own_fps / self.fps
-        if step < 1.0:
+        if step < 1.0 - RATE_TOLERANCE:
             raise ConfigError(
                 f"{path} has {own_fps:g} frames per second, but clips need {self.fps:g}: lower fps or remove "
                 "the video"
             )
+        step = max(step, 1.0)
         # Rounded down evenly, and not to one frame less where 2.9999999 means 3.
         offsets = [int(i * step + 1e-6) for i in range(self.num_frames)]
         span = offsets[-1] + 1

@@ -1,5 +1,6 @@
 """Argument checks of the geometry modules: errors name the argument, what came and what was expected."""
 
+import torch
 from torch import Tensor
 
 
@@ -12,6 +13,14 @@ def require_trailing(name: str, tensor: Tensor, trailing: tuple[int, ...]) -> No
     if tuple(tensor.shape[-len(trailing) :]) != trailing:
         wanted = ", ".join(str(n) for n in trailing)
         raise ValueError(f"{name} has shape {list(tensor.shape)}, but its last dimensions must be [{wanted}]")
+
+
+def require_countable(name: str, tensor: Tensor) -> None:
+    """Raises ValueError if the tensor's numbers are too coarse to tell pixels apart (bfloat16, float16)."""
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"{name} has dtype {tensor.dtype}, in which pixels cannot be told apart; call .float() on it"
+        )
 
 
 def require_shape(name: str, tensor: Tensor, shape: tuple[int, ...], meaning: str) -> None:

@@ -60,7 +60,9 @@ def resample_path(camera_to_world: Tensor, num_views: int) -> Tensor:
         raise ValueError(
             f"camera_to_world has shape {list(camera_to_world.shape)}, expected [N, 4, 4] with N >= 2 cameras"
         )
-    place = torch.linspace(0, len(camera_to_world) - 1, num_views, dtype=camera_to_world.dtype)
+    place = torch.linspace(
+        0, len(camera_to_world) - 1, num_views, dtype=camera_to_world.dtype, device=camera_to_world.device
+    )
     before = place.floor().long().clamp(max=len(camera_to_world) - 2)
     share = (place - before)[:, None]
     first, second = camera_to_world[before], camera_to_world[before + 1]

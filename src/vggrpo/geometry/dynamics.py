@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from vggrpo.geometry._checks import require_non_negative
+from vggrpo.geometry._checks import require_countable, require_non_negative
 from vggrpo.geometry.cameras import MIN_PROJECTION_DEPTH, project
 from vggrpo.geometry.depth import valid_depth
 from vggrpo.geometry.numerics import safe_norm
@@ -34,11 +34,12 @@ def static_mask_from_flow(
             depth differs by no more than that from the depths of the marks around.
 
     Raises:
-        ValueError: if the scene has no flow, or a number is negative.
+        ValueError: if the scene has no flow or is of half precision, or a number is negative.
     """
     flow = scene.scene_flow_from_ref
     if flow is None:
         raise ValueError("scene has no scene_flow_from_ref, from which a static mask could be derived")
+    require_countable("scene", scene.depth_z)
     require_non_negative("dilate", dilate)
     require_non_negative("depth_tolerance", depth_tolerance)
     b, t, h, w = scene.depth_z.shape

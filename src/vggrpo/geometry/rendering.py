@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vggrpo.geometry._checks import require_shape, require_trailing
+from vggrpo.geometry._checks import require_countable, require_shape, require_trailing
 from vggrpo.geometry.cameras import MIN_PROJECTION_DEPTH, project
 
 EMPTY = torch.iinfo(torch.int64).max
@@ -72,7 +72,8 @@ def render_depth(
         )
         covered = nearest != EMPTY
         index = torch.where(covered, nearest & (2**INDEX_BITS - 1), 0)
-    winners = points[:, None].expand(-1, views, -1, -1).gather(2, index[..., None].expand(-1, -1, -1, 3))
+    # All views at once: a gather from expanded points would have a gradient of B * V * N points.
+    winners = points.gather(1, index.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, (views, -1))
     # An empty pixel's stand-in, point 0, may be non-finite and would turn zero gradients into NaN.
     winners = torch.where(covered[..., None], winners, 0.0)
     uv, depth = project(winners, intrinsics, camera_to_world)
@@ -161,6 +162,7 @@ def _checked_keep(
 ) -> Tensor:
     """`keep` as [B, 1 or V, N] bool, after checking everything that came."""
     require_trailing("points", points, (3,))
+    require_countable("points", points)
     require_trailing("camera_to_world", camera_to_world, (4, 4))
     if points.ndim != 3 or camera_to_world.ndim != 4:
         raise ValueError(

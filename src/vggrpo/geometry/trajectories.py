@@ -23,10 +23,9 @@ def linear_velocity(camera_to_world: Tensor) -> Tensor:
 
 
 def angular_velocity(camera_to_world: Tensor) -> Tensor:
-    """w_i = log(R_i^T R_{i+1}) in radians per view step, in the axes of view i: [..., T, 4, 4] -> [..., T -
-    1, 3].
+    """w_i = log(R_i^T R_{i+1}) in radians per view step: [..., T, 4, 4] -> [..., T - 1, 3].
 
-    Independent of the choice of world coordinates.
+    In the axes of view i, hence independent of the choice of world coordinates.
     """
     require_trailing("camera_to_world", camera_to_world, (4, 4))
     rotation = camera_to_world[..., :3, :3]

@@ -257,10 +257,18 @@ def _allowed_changes(path: Path, stored: Any, settings: Settings) -> list[str]:
         if not any(known.startswith(f"{name}.") for known in names):
             raise RunError(f"allow_changes names {name}, which is no setting of this command")
     differences = _differences(stored, settings)
-    refused = [name for name in differences if not any(f"{name}.".startswith(f"{a}.") for a in allowed)]
+    held = [name for name in differences if name.split(".")[0] in settings.held_on_resume]
+    refused = [
+        name
+        for name in differences
+        if name in held or not any(f"{name}.".startswith(f"{a}.") for a in allowed)
+    ]
     if refused:
         lines = "".join(f"\n  {differences[name]}" for name in refused)
-        remedy = f", or add --allow-changes {' '.join(refused)}" if can_allow else ""
+        if held:
+            remedy = f"; {', '.join(held)} cannot change within a run, whose measurements would not compare"
+        else:
+            remedy = f", or add --allow-changes {' '.join(refused)}" if can_allow else ""
         raise RunError(
             f"{path} was made with other settings, so it cannot be resumed:{lines}\n"
             f"Use the run's settings, or start a new run with another --output{remedy}"

@@ -17,8 +17,8 @@ NO_AUXILIARY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Connector(nn.Module):
-    """Normalised latents [B, C, T, H, W] to patch tokens [B, T, h*w, width] and special tokens [B, T, S,
-    width].
+    """Normalised latents [B, C, T, H, W] to a geometry model's tokens: those of patches [B, T, h*w, width]
+    and special ones [B, T, S, width].
 
         patch_tokens = Conv3d(latents) + position,   special_tokens = learned
 

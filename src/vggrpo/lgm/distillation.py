@@ -64,8 +64,8 @@ def distillation_loss(
 
     Raises:
         ValueError: if a weight's name or value is wrong, the scenes' shapes differ, the student lacks what
-        the teacher has, the teacher sees nothing in a
-            scene, or `weight_by_confidence` is asked of a teacher without confidence.
+            the teacher has, the teacher sees nothing in a scene, or `weight_by_confidence` is asked of a
+            teacher without confidence.
     """
     weight_of = _checked_weights(weights or {})
     teacher = teacher.detach()

@@ -30,7 +30,7 @@ def inject_lora(model: nn.Module, targets: Iterable[str], rank: int, alpha: floa
         raise ValueError("the model has LoRA already; add it once, to a freshly stitched or loaded model")
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=pattern)
     model.requires_grad_(False)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
 

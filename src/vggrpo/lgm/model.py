@@ -66,6 +66,12 @@ class LatentGeometryModel(nn.Module):
                 f"{stitch_point} needs special tokens for view 0 that are {needs}, but the connector's are "
                 "not; fit it at that stitch point"
             )
+        if connector.reference_patches != point.reference_patches:
+            needs = "of its own" if point.reference_patches else "like that of the other views"
+            raise ValueError(
+                f"{stitch_point} needs a positional part for view 0 that is {needs}, but the connector's is "
+                "not; fit it at that stitch point"
+            )
         lost = {head_input.name: head_input.width for head_input in point.lost}
         if connector.auxiliary_widths != lost:
             raise ValueError(

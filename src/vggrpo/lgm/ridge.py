@@ -96,9 +96,8 @@ class RidgeStatistics:
             raise ValueError(
                 f"latents have {latents.shape[1]} channels, but earlier batches gave inputs of another width"
             )
-        targets = {
-            name: value.detach().double().reshape(-1, w, value.shape[-1]) for name, value in tokens.items()
-        }
+        # In float64 only chunk by chunk.
+        targets = {name: value.detach().reshape(-1, w, value.shape[-1]) for name, value in tokens.items()}
         lines = torch.arange(
             batch * views * h, device=latents.device
         )  # one line = the w tokens of one grid row
@@ -113,7 +112,7 @@ class RidgeStatistics:
                 self._gram[block, start:].addmm_(x[:, block].T, x[:, start:])
             self._rows_per_position.index_add_(0, position, x)
             for name, target in targets.items():
-                y = target[chunk].flatten(0, 1)
+                y = target[chunk].flatten(0, 1).double()
                 sums = self._tokens[name]
                 sums.cross.addmm_(x.T, y)
                 sums.per_position.index_add_(0, position, y)

@@ -13,6 +13,7 @@ The recommended point has the least downstream error among those whose held-out 
 `SHORTLIST_MARGIN` of the least one.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -156,8 +157,8 @@ def find_layer(
         kernel_size, stride: the connector's convolution.
 
     Raises:
-        ValueError: if a candidate does not exist, the share leaves no clip on one side, shapes disagree, or
-            the clips have one view and a candidate marks view 0.
+        ValueError: if a candidate does not exist, there are no more clips than `held_out_clips`, shapes
+            disagree, the clips have one view and a candidate marks view 0, or no candidate has finite errors.
     """
     if held_out_clips < 1:
         raise ValueError(f"held_out_clips is {held_out_clips}; expected at least 1")
@@ -211,15 +212,25 @@ def recommend(results: Sequence[LayerResult]) -> str:
     """The point of least downstream error among those of nearly the least held-out error; the earlier one
     of equals.
 
-    Without downstream errors, the point of least held-out error.
+    Without downstream errors, the point of least held-out error. Points with an error that is not finite are
+    left out.
+
+    Raises:
+        ValueError: if none remains.
     """
-    limit = min(result.held_out_error for result in results) + SHORTLIST_MARGIN
-    shortlist = [result for result in results if result.held_out_error <= limit]
 
     def error(result: LayerResult) -> float:
         return result.held_out_error if result.downstream_error is None else result.downstream_error
 
-    return min(shortlist, key=error).point.name
+    finite = [r for r in results if math.isfinite(r.held_out_error) and math.isfinite(error(r))]
+    if not finite:
+        names = ", ".join(result.point.name for result in results)
+        raise ValueError(
+            f"no stitch point ({names}) has finite errors: the latents or the geometry model's tokens hold "
+            "numbers that are not; check the clips, and the model in float32"
+        )
+    limit = min(result.held_out_error for result in finite) + SHORTLIST_MARGIN
+    return min((result for result in finite if result.held_out_error <= limit), key=error).point.name
 
 
 class _SearchData:
@@ -276,6 +287,7 @@ class _SearchData:
                         latents[chosen], {name: patches[chosen] for name, (patches, _) in tokens.items()}
                     )
             self._add_special_tokens({p.name: tokens[p.name][1][~held_out] for p in self.points})
+            self._count_views(int((~held_out).sum()), latents.shape[2])
             wanted = held_out.nonzero().flatten()
             if downstream_clips is not None:
                 wanted = wanted[: downstream_clips - sum(len(kept) for kept, _ in self.clips)]
@@ -314,8 +326,9 @@ class _SearchData:
             self._special_sums[name] = (
                 self._special_sums[name] + total if name in self._special_sums else total
             )
-        batch, views = special.shape[:2]
-        self._num_views += torch.tensor([batch, batch * (views - 1)])
+
+    def _count_views(self, clips: int, views: int) -> None:
+        self._num_views += torch.tensor([clips, clips * (views - 1)])
 
 
 def _best_solutions(

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from vggrpo.geometry import SceneGeometry, valid_depth
 
+LIMIT = 1e12
+"""Of every number of a scene that is scored: squares of larger ones overflow in float32."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reward:
@@ -28,8 +31,8 @@ class SceneReward(ABC):
         """Scores each clip.
 
         Computes in float32 (float64 if the scene is), whatever autocast says. A clip with a non-finite
-        number in its geometry, without positive focal lengths or without any surface is invalid: its value
-        is NaN, and no gradient flows to it. Gradients are finite for every input.
+        number in its geometry, of absurd size (`LIMIT`), without positive focal lengths or without any
+        surface is invalid: its value is NaN, and no gradient flows to it. All gradients are finite.
 
         Raises:
             ValueError: if the scene has too few views.
@@ -51,11 +54,12 @@ class SceneReward(ABC):
 
 
 def usable_samples(scene: SceneGeometry) -> Tensor:
-    """[B] bool: all numbers finite, focal lengths positive, and at least one pixel that sees a surface."""
+    """[B] bool: all numbers within `LIMIT`, focal lengths positive, and a surface that is seen, no nearer
+    than 1 / `LIMIT`."""
     numbers = [tensor for tensor in scene.as_dict().values() if tensor.is_floating_point()]
-    finite = torch.stack([tensor.isfinite().flatten(1).all(dim=1) for tensor in numbers]).all(dim=0)
+    finite = torch.stack([(tensor.abs() <= LIMIT).flatten(1).all(dim=1) for tensor in numbers]).all(dim=0)
     focal = torch.stack([scene.intrinsics[..., 0, 0], scene.intrinsics[..., 1, 1]])
-    has_surface = valid_depth(scene.depth_z).flatten(1).any(dim=1)
+    has_surface = (valid_depth(scene.depth_z) & (scene.depth_z >= 1 / LIMIT)).flatten(1).any(dim=1)
     return finite & (focal > 0).all(dim=-1).all(dim=0) & has_surface
 
 

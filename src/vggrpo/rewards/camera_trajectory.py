@@ -8,8 +8,8 @@ from torch import Tensor
 from vggrpo.geometry import (
     SceneGeometry,
     camera_centres,
-    invert_se3,
     median_depth,
+    relative_pose,
     relative_rotation,
     safe_norm,
     so3_log,
@@ -87,4 +87,4 @@ class CameraTrajectoryReward(SceneReward):
 
 def _from_first(camera_to_world: Tensor) -> Tensor:
     """Cameras 1 .. T - 1 in the first one's axes: [..., T, 4, 4] -> [..., T - 1, 4, 4]."""
-    return invert_se3(camera_to_world[..., :1, :, :]) @ camera_to_world[..., 1:, :, :]
+    return relative_pose(camera_to_world[..., :1, :, :], camera_to_world[..., 1:, :, :])

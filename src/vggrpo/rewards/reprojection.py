@@ -32,10 +32,9 @@ class ReprojectionReward(SceneReward):
     The defaults are the paper's reading. `robust()` is the setting of every recipe that is not the paper's.
 
     Parts: `reprojection_error` [B] (the mean of the worst), `view_error` [B, T] (NaN where the view is
-        invalid),
-    `view_valid` [B, T] bool, `overlap` [B, T] (|Omega_i| as a share of the view's pixels),
-    `valid_view_share` [B], `static_share` [B] (of the pixels with valid depth) and `dynamics_filtered` [B]
-    bool.
+    invalid), `view_valid` [B, T] bool, `overlap` [B, T] (|Omega_i| as a share of the view's pixels),
+    `valid_view_share` [B], `static_share` [B] (of the pixels with valid depth) and
+    `dynamics_filtered` [B] bool.
 
     Raises:
         ValueError: if a setting is out of range.

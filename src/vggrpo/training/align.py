@@ -288,8 +288,12 @@ def open_trackers(settings: TrainSettings, run: RunFolder, done: int) -> Tracker
 
 def evaluations_so_far(settings: TrainSettings, iteration: int) -> list[Evaluated]:
     """The evaluations that a run has made up to `iteration`, which is the newest."""
-    iterations = [*range(0, iteration, settings.eval_every), iteration]
-    return [Evaluated(i, EvaluationRecords.load(records_file(settings.output, i))) for i in iterations]
+    folder = records_file(settings.output, iteration).parent
+    # By what is there: `eval_every` may have changed since.
+    made = sorted(iteration_of(file) for file in folder.glob("step_*.json") if "." not in file.stem)
+    return [
+        Evaluated(i, EvaluationRecords.load(records_file(settings.output, i))) for i in made if i <= iteration
+    ]
 
 
 def held_out_settings(

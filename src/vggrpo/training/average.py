@@ -24,7 +24,8 @@ class WeightAverage:
         """Moves the average towards the weights reached after `step` (zero-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
-            self.tensors[name].lerp_(parameter, 1 - decay)
+            average = self.tensors[name]
+            average.lerp_(parameter.to(average.device), 1 - decay)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -34,11 +35,12 @@ class WeightAverage:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchanges the average and the weights; call twice to return."""
+        """Exchanges the values of the average and the weights; call twice to return."""
         for name, parameter in self.parameters.items():
+            # By value: the weights may be on the CPU just now, which is no place for the average.
             current = parameter.detach().clone()
             parameter.copy_(self.tensors[name])
-            self.tensors[name] = current
+            self.tensors[name].copy_(current)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

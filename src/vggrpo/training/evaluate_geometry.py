@@ -27,7 +27,8 @@ from vggrpo.geometry import SceneGeometry
 from vggrpo.io import ProgressBar, RunFolder, progress, read_json, write_json
 from vggrpo.training.exact_clips import ExactClip, ExactClips, open_exact_clips
 from vggrpo.training.geometry_readers import LABELS, GeometryReaders, open_readers
-from vggrpo.training.geometry_under_noise import channel_std, measure_levels, noise_figures
+from vggrpo.training.geometry_under_noise import measure_levels, noise_figures
+from vggrpo.training.lgm_gate import channel_std
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import choose_device
 
@@ -165,7 +166,7 @@ def _measure_noise(
     bar.advance(len(numbers) - len(missing))
     if missing:
         latents = dict(_encoded(readers, clips, numbers, settings.batch_size))
-        std, rewards = channel_std(list(latents.values())), build_rewards(settings.rewards)
+        std, rewards = channel_std(latents.values()), build_rewards(settings.rewards)
         for group, loaded in _batches(clips, missing, settings.batch_size):
             made = measure_levels(
                 readers,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vggrpo.config import ClipSettings, ConfigError, CorruptFileError, EvaluateGeometrySettings
-from vggrpo.config.evaluate_geometry import WORLD
+from vggrpo.config.lgm import WORLD
 from vggrpo.geometry import SceneGeometry, valid_depth
 from vggrpo.io import file_sha256, load_metadata, load_tensors, read_video
 from vggrpo.world import render_clips, sample_scene

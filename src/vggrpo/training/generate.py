@@ -65,6 +65,7 @@ def generate(settings: GenerateSettings) -> Generated:
         settings.base_model,
         device=_device(),
         precision=settings.precision,
+        gradient_checkpointing=settings.gradient_checkpointing,
         flow_shift=settings.flow_shift,
         efficiency=settings.efficiency,
     )
@@ -98,6 +99,8 @@ def generate(settings: GenerateSettings) -> Generated:
         lgm = None
         if settings.lgm_path is not None:
             lgm = LatentGeometryModel.from_pretrained(settings.lgm_path).to(backbone.device)
+            if settings.gradient_checkpointing:
+                lgm.enable_gradient_checkpointing()
         make_videos(
             backbone,
             missing,

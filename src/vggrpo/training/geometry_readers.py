@@ -15,7 +15,7 @@ from vggrpo.backbones import (
     resize_frames,
 )
 from vggrpo.config import ConfigError, CorruptFileError, EvaluateGeometrySettings
-from vggrpo.config.evaluate_geometry import WORLD
+from vggrpo.config.lgm import WORLD
 from vggrpo.evaluation import KeyFrameTeacher
 from vggrpo.geometry import SceneGeometry
 from vggrpo.lgm import LatentGeometryModel

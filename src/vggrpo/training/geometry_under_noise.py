@@ -23,14 +23,6 @@ SOURCES = {LATENTS: "lgm", DECODED: "teacher"}
 """The readings, and what the gate of a latent geometry model calls them."""
 
 
-def channel_std(latents: Sequence[Tensor]) -> Tensor:
-    """Standard deviation of each channel over latents [B, C, T, H, W] of any sizes, [C, 1, 1, 1]."""
-    count = sum(z[:, 0].numel() for z in latents)
-    mean = sum(z.double().sum((0, 2, 3, 4)) for z in latents) / count
-    square = sum(z.double().square().sum((0, 2, 3, 4)) for z in latents) / count
-    return torch.as_tensor(square - mean**2).clamp_min(0).sqrt().float()[:, None, None, None]
-
-
 @torch.no_grad()
 def measure_levels(
     readers: GeometryReaders,

@@ -30,7 +30,10 @@ class StopRequest:
 
     def check(self) -> None:
         """Raises `Stopped` if a stop was asked for."""
-        if self.requested if self._lockstep is None else self.of_any(self._lockstep):
+        stopping = self.requested
+        if self._lockstep is not None:
+            stopping = self.of_any(self._lockstep)  # an exchange, which all ranks make
+        if stopping:
             raise Stopped
 
     def of_any(self, ranks: Ranks) -> bool:

@@ -3,7 +3,8 @@ rest.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,18 +221,16 @@ class DistillationJob(Job):
         themselves.
         """
         return {
-            kind: scene_quality(*self._held_out_scenes(cache), self.rewards)
+            kind: scene_quality(self._held_out_scenes(cache), self.rewards)
             for kind, cache in self.held_out.items()
         }
 
-    def _held_out_scenes(self, cache: ClipCache) -> tuple[SceneGeometry, SceneGeometry]:
-        students, teachers = [], []
+    def _held_out_scenes(self, cache: ClipCache) -> Iterator[tuple[SceneGeometry, SceneGeometry]]:
+        """Student's and teacher's scenes, batch by batch: at full size one takes 170 MB."""
         size = self.settings.batch_size
         for start in range(0, self.settings.held_out_clips, size):
             batch = cache.batch(range(start, min(start + size, self.settings.held_out_clips)))
-            students.append(self.model(batch["latents"].to(self.device)).to(device="cpu"))
-            teachers.append(teacher_scene(batch))
-        return SceneGeometry.concatenate(students), SceneGeometry.concatenate(teachers)
+            yield self.model(batch["latents"].to(self.device)), teacher_scene(batch).to(self.device)
 
 
 def make_trainable(model: LatentGeometryModel, settings: LGMSettings) -> None:
@@ -245,23 +244,35 @@ def make_trainable(model: LatentGeometryModel, settings: LGMSettings) -> None:
 
 
 def scene_quality(
-    student: SceneGeometry, teacher: SceneGeometry, rewards: Mapping[str, SceneReward]
+    batches: Iterable[tuple[SceneGeometry, SceneGeometry]], rewards: Mapping[str, SceneReward]
 ) -> dict[str, dict]:
     """How well a student's scenes, and the rewards computed from them, agree with the teacher's on the same
-    clips.
+    clips, given as batches of (student, teacher).
 
     The rank correlation of a reward is None where it is constant or was valid for fewer than two clips, and
     an error is None where it is not finite.
     """
+    columns: dict[str, list[Tensor]] = defaultdict(list)
+    for student, teacher in batches:
+        for name, reward in rewards.items():
+            columns[f"lgm/{name}"].append(reward(student).value)
+            columns[f"teacher/{name}"].append(reward(teacher).value)
+        for name, error in agreement(student, teacher).items():
+            columns[f"error/{name}"].append(error)
+    measured = {name: torch.cat(parts).double().cpu() for name, parts in columns.items()}
     correlations, values = {}, {}
-    for name, reward in rewards.items():
-        ours, theirs = reward(student), reward(teacher)
-        both = ours.valid & theirs.valid
-        pair = ours.value[both].double(), theirs.value[both].double()
-        correlation = spearman(pair[0].numpy(), pair[1].numpy()) if both.sum() > 1 else math.nan
+    for name in rewards:
+        ours, theirs = measured[f"lgm/{name}"], measured[f"teacher/{name}"]
+        both = ours.isfinite() & theirs.isfinite()
+        pair = ours[both].numpy(), theirs[both].numpy()
+        correlation = spearman(*pair) if both.sum() > 1 else math.nan
         correlations[name] = None if math.isnan(correlation) else correlation
         values[name] = {"lgm": pair[0].tolist(), "teacher": pair[1].tolist()}
-    means = {name: value.mean().item() for name, value in agreement(student, teacher).items()}
+    means = {
+        name.removeprefix("error/"): error.mean().item()
+        for name, error in measured.items()
+        if name.startswith("error/")
+    }
     errors = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
     return {"agreement": errors, "spearman": correlations, "rewards": values}
 

@@ -60,7 +60,9 @@ class ClipMaker:
                 frames = frames.to(self.video.device)
                 yield self._clips(self.video.encode_video(frames), frames)
 
-        key = {"kind": "real", "videos": s.real_videos, "content": videos.identity()}
+        key: dict[str, Any] = {"kind": "real", "videos": s.real_videos, "content": videos.identity()}
+        if s.fps is not None:
+            key["fps"] = s.fps
         return self._build("real", held_out, batches, count, key)
 
     def generated(self, count: int, settings: LGMSettings, held_out: bool = False) -> ClipCache:

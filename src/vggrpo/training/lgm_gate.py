@@ -1,7 +1,7 @@
 """Measures the gate of a finished latent geometry model on held-out clips."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -156,7 +156,7 @@ def measure_under_noise(
     if not settings.noise_clips:
         return {}
     device = readings.device
-    std = channel_std(cache, settings.noise_clips).to(device)
+    std = channel_std(cache[clip]["latents"] for clip in range(settings.noise_clips)).to(device)
     parts: dict[float, list[Measures]] = defaultdict(list)
     for numbers, batch in batches(cache, settings.noise_clips, settings.batch_size, bar):
         latents = batch["latents"].to(device)
@@ -175,11 +175,12 @@ def measure_under_noise(
     }
 
 
-def channel_std(cache: ClipCache, count: int) -> Tensor:
-    """Standard deviation of each latent channel over the first `count` clips, [C, 1, 1, 1]."""
-    latents = (cache[clip]["latents"].double() for clip in range(count))
-    means = torch.stack([torch.stack([z.mean((1, 2, 3)), z.square().mean((1, 2, 3))]) for z in latents])
-    mean, square = means.mean(dim=0)
+def channel_std(latents: Iterable[Tensor]) -> Tensor:
+    """Standard deviation of each channel over latents [..., C, T, H, W] of any sizes, [C, 1, 1, 1]."""
+    by_channel = (z.double().movedim(-4, 0).flatten(1) for z in latents)
+    parts = [(z.shape[1], z.sum(dim=1), z.square().sum(dim=1)) for z in by_channel]
+    counts, sums, squares = zip(*parts, strict=True)
+    mean, square = (torch.stack(total).sum(dim=0) / sum(counts) for total in (sums, squares))
     return (square - mean.square()).clamp_min(0).sqrt().float()[:, None, None, None]
 
 

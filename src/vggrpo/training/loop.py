@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vggrpo.config import LoopSettings
 from vggrpo.io import RunFolder, progress, save_tensors
 from vggrpo.training.average import WeightAverage
-from vggrpo.training.interrupt import deferred_stop
+from vggrpo.training.interrupt import Stopped, deferred_stop
 from vggrpo.training.optim import (
     gradient_norm,
     load_optimizer_tensors,
@@ -60,6 +60,7 @@ def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
     """Trains `job` to `settings.last_step`, continuing from the run's newest valid checkpoint if any.
 
     Raises:
+        Stopped: after a stop request, with a checkpoint of the step that was under way.
         FloatingPointError: if the loss or the gradient is not finite; nothing is updated with it.
     """
     optimizers = job.optimizers()
@@ -97,9 +98,11 @@ def run_job(job: Job, run: RunFolder, settings: LoopSettings) -> None:
             bar.advance(**metrics)
             if last or done % settings.evaluate_every == 0:
                 run.log(done, _evaluate(job, average, done))
-            if last or stop.requested or done % settings.checkpoint_every == 0:
+            stopping = stop.requested  # read once: what comes from here on ends the next step
+            if last or stopping or done % settings.checkpoint_every == 0:
                 _save(run, done, job, optimizers, average, settings.keep_checkpoints)
-            stop.check()
+            if stopping:
+                raise Stopped
     if average is not None:
         average.swap()
 

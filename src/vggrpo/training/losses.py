@@ -55,11 +55,13 @@ def policy_loss(
         rho = exp( log_prob - old_log_prob )
 
     Args:
-        log_prob: of the current policy, [N] or [N, S] (samples, steps), with gradient. old_log_prob: of the
-        policy that drew the samples, same shape. No gradient flows into it. advantages: one per sample,
-        [N], shared by its steps; or one per step, [N, S]. No gradient flows into it. clip_eps: half-width
-        of the clip range around ratio 1, positive. kl: KL(policy || reference) per sample and step, same
-        shape as `log_prob`, with gradient. kl_coef: weight of `kl`, >= 0. With 0, `kl` is only reported.
+        log_prob: [N] or [N, S] (samples, steps), of the current policy, with gradient.
+        old_log_prob: same shape, of the policy that drew the samples. No gradient flows into it.
+        advantages: [N], one per sample, shared by its steps; or [N, S], one per step. No gradient flows into
+            them.
+        clip_eps: half-width of the clip range around ratio 1, positive.
+        kl: same shape as `log_prob`, KL(policy || reference) per sample and step, with gradient.
+        kl_coef: weight of `kl`, >= 0. With 0, `kl` is only reported.
 
     Raises:
         ValueError: for shapes that do not fit, or a `kl_coef` without `kl`.

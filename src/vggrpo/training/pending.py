@@ -16,7 +16,7 @@ from vggrpo.training.runtime import hardware
 
 NOT_IN_ROLLOUTS = {
     *("output", "resume", "allow_changes", "checkpoint_every", "keep_checkpoints", "alarms"),
-    *("trackers", "tracker_project"),
+    *("trackers", "tracker_project", "gradient_checkpointing"),
 }
 """Settings that a resumed run may change without drawing its pending rollouts again."""
 

@@ -39,7 +39,7 @@ def shown(metrics: Mapping[str, float], rewards: Sequence[str]) -> dict[str, flo
     return {name: metrics[name] for name in names if name in metrics}
 
 
-def first_metrics(records: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
+def first_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Those of a run's first iteration, with which the progress compares; none before it is done."""
     found = (record for record in records if record["step"] == 1 and PHASES[0] in record)
     return {name: value for name, value in next(found, {}).items() if value is not None}

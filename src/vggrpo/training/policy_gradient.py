@@ -29,6 +29,8 @@ FORWARDS, BACKWARDS = "cost/denoiser_forwards", "cost/denoiser_backwards"
 SKIPPED = "policy/skipped"
 LOST = {"policy/": "lost/steps", "policy/off_window": "lost/leash"}
 """Share of the objective's weight that was skipped, by what the names of its figures start with."""
+LARGEST = frozenset({"policy/ratio_deviation"})
+"""Figures of a loss that are maxima; the others are means."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,7 @@ class PolicyGradient:
         members: their numbers among the members of all ranks, by group, ascending.
         advantages: [G, K], of the members of all ranks.
         on_pass: called before the passes of each piece.
+        lockstep: whether ranks make their forward passes together.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class PolicyGradient:
         members: Sequence[list[int]],
         advantages: Tensor,
         on_pass: Callable[[], None],
+        lockstep: bool = False,
     ) -> None:
         self.settings, self.policy, self.iteration = settings, policy, iteration
         self.groups, self.members, self.advantages, self.on_pass = groups, members, advantages, on_pass
@@ -104,10 +108,12 @@ class PolicyGradient:
         counted = int(self.counted.sum())
         self.scale = len(groups) / max(counted, 1) / settings.updates_per_rollout
         self.figures: dict[str, float] = defaultdict(float, {FORWARDS: 0.0, BACKWARDS: 0.0})
-        """This rank's part of the metrics, over all updates so far."""
+        """This rank's part of the metrics that are means or sums, over all updates so far."""
+        self.largest: dict[str, float] = {}
+        """Of those that are maxima."""
         self.histograms = UpdateHistograms(settings.clip_eps, start, length)
         # Ranks that make their forward passes together cannot repeat one of them alone.
-        self.skips = settings.skip_nonfinite and not settings.lockstep
+        self.skips = settings.skip_nonfinite and not lockstep
 
     def add(self, number: int) -> tuple[int, int]:
         """Adds this rank's part of the gradient of update `number`, which is on its share of every group.
@@ -187,7 +193,10 @@ class PolicyGradient:
         if number == 0 and not piece.again:  # another batch than the rollout's may round otherwise
             check_on_policy(loss, self.iteration)
         for name, value in loss.metrics().items():
-            self.figures[name] += self.scale * weight * value
+            if name in LARGEST:
+                self.largest[name] = max(self.largest.get(name, value), value)
+            else:
+                self.figures[name] += self.scale * weight * value
         self.histograms.add(step, loss)
         self.figures[FORWARDS] += piece.passes_at(step) * (2 if settings.kl_coef else 1)
 

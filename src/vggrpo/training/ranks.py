@@ -21,6 +21,7 @@ from torch import Tensor
 from vggrpo.config import ConfigError, TrainSettings
 from vggrpo.io import tensors_sha256
 from vggrpo.training.rendezvous import meet
+from vggrpo.training.runtime import choose_device
 
 T = TypeVar("T")
 DUMP_AT = 0.9
@@ -94,6 +95,14 @@ class Ranks:
             for name, value in part.items():
                 total[name] = total.get(name, 0.0) + value
         return total
+
+    def max_figures(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The largest by name over the shares of the samples; a rank may lack a name."""
+        largest: dict[str, float] = {}
+        for part in self.gather_shares(dict(figures)):
+            for name, value in part.items():
+                largest[name] = max(largest.get(name, value), value)
+        return largest
 
     def gather(self, value: T) -> list[T]:
         """The picklable `value` of every rank, in their order, on every rank."""
@@ -230,7 +239,8 @@ def open_ranks(
         context, lockstep: of the ranks.
 
     Raises:
-        ConfigError: if `device` names one GPU for all ranks.
+        ConfigError: if `device` names one GPU for all ranks, or no device, or there are fewer GPUs here than
+            ranks.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -241,8 +251,8 @@ def open_ranks(
             f"device is {device}, but {size} processes share this run and each takes a GPU of its own; use "
             "cuda or auto"
         )
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    own = f"cuda:{os.environ['LOCAL_RANK']}" if on_gpu else "cpu"
+    on_gpu = choose_device(device).type == "cuda"
+    own = _own_gpu() if on_gpu else "cpu"
     if on_gpu:
         torch.cuda.set_device(own)
     timeout = timedelta(minutes=timeout_minutes)
@@ -262,3 +272,18 @@ def open_ranks(
     finally:
         faulthandler.cancel_dump_traceback_later()
         dist.destroy_process_group()
+
+
+def _own_gpu() -> str:
+    """The GPU of this process's local number.
+
+    Raises:
+        ConfigError: if there are fewer.
+    """
+    number, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= here:
+        raise ConfigError(
+            f"each process takes a GPU of its own, but process {number} of this machine (LOCAL_RANK, from 0) "
+            f"finds {here} CUDA devices; start at most {here} here (--nproc-per-node), or use --device cpu"
+        )
+    return f"cuda:{number}"

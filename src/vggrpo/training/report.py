@@ -35,7 +35,6 @@ from vggrpo.geometry import SceneGeometry
 from vggrpo.io import RunFolder, read_json, read_video
 from vggrpo.io.runs import CONFIG_NAME
 from vggrpo.training.histograms import CLIPPED, RATIO
-from vggrpo.training.rewards import CAMERA_MOTION, REPROJECTION
 from vggrpo.training.run_files import REPORT_NAME, records_file, sample_video
 from vggrpo.training.watch import ALARMS_FILE
 
@@ -153,7 +152,7 @@ def run_facts(train: TrainSettings, iterations: int) -> RunFacts:
         height=train.height,
         width=train.width,
         fps=train.fps,
-        rewards=(CAMERA_MOTION, REPROJECTION),
+        rewards=tuple(name for name, weight in train.reward_weights.model_dump().items() if weight > 0),
         train_prompts=train.num_prompts,
         iterations=iterations or None,
         group_size=train.group_size,

@@ -1,7 +1,7 @@
 """Scores rollouts: latents to geometry to rewards."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,20 +31,6 @@ def counted_weights(weights: RewardWeights, rewards: Mapping[str, SceneReward]) 
     """
     given = weights.model_dump()
     return {name: given[name] for name in rewards if given[name] > 0}
-
-
-def score_groups(
-    groups: Sequence[RolloutGroup],
-    lgm: LatentGeometryModel,
-    rewards: Mapping[str, SceneReward],
-    batch_size: int,
-) -> Scores:
-    """Every reward of every sample of G groups of the same number K of samples; see `score_samples`."""
-    scores = [score_group(group, lgm, rewards, batch_size) for group in groups]
-    return Scores(
-        {name: torch.stack([score.rewards[name] for score in scores]) for name in scores[0].rewards},
-        torch.stack([score.valid for score in scores]),
-    )
 
 
 def score_group(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from vggrpo.config import ConfigError, LGMSettings, StitchSettings
+from vggrpo.config.lgm import WORLD
 from vggrpo.data import Prompt, VideoFolder, load_prompts, prompt_set_names
 from vggrpo.world import render_clips, sample_scene
 
-WORLD = "world"
 """The name of the procedural world where settings ask for prompts or videos."""
 
 
@@ -55,12 +55,21 @@ class WorldVideos:
 
 
 class FolderVideos:
-    """`count` clips of a folder of videos, from number `start` on."""
+    """`count` clips of a folder of videos, from number `start` on, at `fps` frames per second."""
 
-    def __init__(self, folder: str, start: int, count: int, num_frames: int, height: int, width: int) -> None:
+    def __init__(
+        self,
+        folder: str,
+        start: int,
+        count: int,
+        num_frames: int,
+        height: int,
+        width: int,
+        fps: float | None,
+    ) -> None:
         if not Path(folder).is_dir():
             raise ConfigError(f"there is no video folder {folder}; name yours with --real-videos")
-        self._videos = VideoFolder(folder, num_frames=num_frames, height=height, width=width)
+        self._videos = VideoFolder(folder, num_frames=num_frames, height=height, width=width, fps=fps)
         if len(self._videos) < start + count:
             raise ConfigError(
                 f"{start + count} real clips are asked for, but {folder} holds {len(self._videos)} videos; "
@@ -92,7 +101,8 @@ def open_videos(settings: StitchSettings, count: int, held_out: bool = False) ->
     raster = (settings.num_frames, settings.height, settings.width)
     if settings.real_videos == WORLD:
         return WorldVideos("validation" if held_out else "train", count, *raster)
-    return FolderVideos(settings.real_videos, 0 if held_out else settings.held_out_clips, count, *raster)
+    start = 0 if held_out else settings.held_out_clips
+    return FolderVideos(settings.real_videos, start, count, *raster, settings.fps)
 
 
 def video_batches(videos: VideoSource, start: int, batch_size: int) -> Iterator[Tensor]:

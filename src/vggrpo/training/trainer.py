@@ -158,6 +158,7 @@ class VGGRPOTrainer:
                 with it.
         """
         settings = self.settings
+        first = first_metrics(self.run.read_metrics())
         with (
             progress(
                 "align policy",
@@ -165,7 +166,7 @@ class VGGRPOTrainer:
                 self.iteration,
                 "iteration",
                 self.ranks.console,
-                first_metrics(self.run.read_metrics()),
+                first,
             ) as self.phases.bar,
             deferred_stop() as self.stop,
         ):
@@ -176,6 +177,8 @@ class VGGRPOTrainer:
                     self.save_checkpoint()
                     raise
                 self.iteration += 1
+                if self.iteration == 1:
+                    first |= metrics
                 if self.ranks.is_first:
                     self.run.log(self.iteration, metrics)
                     self.run.log_histograms(self.iteration, self.histograms)
@@ -327,6 +330,7 @@ class VGGRPOTrainer:
             [self.members(slot) for slot in range(len(groups))],
             advantages,
             self.stop.check,
+            self.ranks.lockstep,
         )
         gradient.figures[FORWARDS] += sum(self.rollout_forwards(group) for group in groups)
         norms = 0.0
@@ -347,7 +351,7 @@ class VGGRPOTrainer:
             norms += norm.item() / updates
         self.histograms = gradient.histograms.of_all(self.ranks)
         figures = means(self.ranks.sum_figures(gradient.figures), gradient.skips)
-        return figures | {"policy/grad_norm": norms}
+        return figures | self.ranks.max_figures(gradient.largest) | {"policy/grad_norm": norms}
 
     def _require_some(self, added: int, skipped: int) -> None:
         """Raises FloatingPointError if all losses of an update, of all ranks, were skipped."""

@@ -32,7 +32,7 @@ from vggrpo.lgm import LatentGeometryModel
 from vggrpo.rollout import RolloutGroup, sample_group
 from vggrpo.training.rewards import build_rewards
 from vggrpo.training.runtime import choose_device, open_video_model, prepare
-from vggrpo.training.scoring import counted_weights, score_groups
+from vggrpo.training.scoring import counted_weights, score_group
 from vggrpo.training.sources import open_prompts, prompts_hash
 from vggrpo.training.texts import PromptTexts
 from vggrpo.training.tune_noise_figures import (
@@ -180,9 +180,9 @@ class NoiseGrid:
     def measure_group(self, cell: NoiseCell, place: int) -> dict[str, Tensor]:
         """One group: `Measures` without their first dimension."""
         group = self.rollout(cell, place)
-        scores = score_groups([group], self.lgm, self.rewards, self.settings.rollout_batch)
-        measures = {REWARD + name: reward[0] for name, reward in scores.rewards.items()}
-        measures["valid"] = scores.valid[0]
+        scores = score_group(group, self.lgm, self.rewards, self.settings.rollout_batch)
+        measures = {REWARD + name: reward for name, reward in scores.rewards.items()}
+        measures["valid"] = scores.valid
         measures |= {LATENT + name: moment for name, moment in latent_moments(group.latents[:]).items()}
         if self.settings.decode:
             frames = self.policy.decode_latents(group.latents[:1]).float().cpu().clamp(0, 1)

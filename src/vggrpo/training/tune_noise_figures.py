@@ -75,8 +75,8 @@ def cell_figures(
     - "reward/<name>/mean", "reward/<name>/std": mean; population std within a group, averaged over groups.
     - "score/std": the same of the score.
     - "exploration": std within a group of the score's change from the ODE's sample to its twin, averaged over
-      groups. 0 if the rollouts are the ODE's samples; sqrt(2) "score/std" once they have nothing to do with
-      each other.
+      groups. 0 if the rollouts are the ODE's samples; sqrt(std^2 + std_ODE^2), of the "score/std" of both,
+      once a rollout has nothing to do with its twin.
     - "loss": mean score of the ODE's samples minus that of their twins.
     - "informative", "invalid": share of groups with a reward that is not constant; share of failed samples.
     - "latent/shift": `latent_shift` from the ODE's latents; "latent/roughness": overall roughness over the

@@ -1,7 +1,8 @@
 """Planted faults: clips of a world that does not hold together, as weak video models make them.
 
-Every fault starts from the clean clip's first frame (there it is the same picture) and from its camera. Only
-the frames show it: what a faulty clip pretends, its scene flow and static mask, is the clean clip's.
+Every fault starts from the clean clip's first frame (there it is the same picture) and from its camera.
+Frames, depth and points show it; what a faulty clip pretends, its cameras, scene flow and static mask, is the
+clean clip's.
 """
 
 from collections.abc import Sequence

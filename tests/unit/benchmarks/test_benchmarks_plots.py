@@ -33,7 +33,7 @@ def gate_row(label, **changes):
         "label": label,
         "recipe": not changes,
         "overrides": changes,
-        "agreement": dict.fromkeys(lgm_ablation.REWARDS, share),
+        "agreement": dict.fromkeys(("generated", "real"), dict.fromkeys(lgm_ablation.REWARDS, share)),
         "steady_shaky_auc": KNOWN,
         "seeds": {0: {"seconds": 60.0}, 1: {"seconds": 180.0}},
     }
@@ -42,10 +42,10 @@ def gate_row(label, **changes):
 def test_a_share_that_does_not_exist_has_no_figure(tmp_path):
     rows = [gate_row("real and generated"), gate_row("real", generated_clips=0)]
     text = lgm_ablation.as_text(rows)
-    recipe, real = text.splitlines()[2:]
+    recipe, real = text.splitlines()[2:4]
     assert "data: real and generated (recipe)" in recipe
     assert "2.0" in recipe
-    assert [cell.strip() for cell in real.strip("|").split("|")].count("-") == 2
+    assert [cell.strip() for cell in real.strip("|").split("|")].count("-") == 4
     path = write_result("lgm_ablation", Options(output=tmp_path, quick=True), {}, {"rows": rows}, text)
     assert draw(path).read_bytes().startswith(PNG)
 

@@ -148,6 +148,17 @@ def test_what_was_made_is_not_made_again(backbone, tmp_path):
     assert unfinished(todo[:3], save_latents=True) == todo[:3]
 
 
+def test_nothing_of_an_old_video_stays_beside_the_new_one(backbone, tmp_path):
+    old = orders(backbone, tmp_path)[:1]
+    make_videos(backbone, old, SETTINGS, PROVENANCE, save_latents=True)
+    old[0].scene.touch()
+    other = dataclasses.replace(SETTINGS, infer_steps=2)
+    new = orders(backbone, tmp_path, other)[:1]
+    make_videos(backbone, new, other, PROVENANCE)
+    assert unfinished(new) == []
+    assert unfinished(new, save_latents=True) == unfinished(new, save_scene=True) == new
+
+
 def test_an_interrupted_video_is_made_again(backbone, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

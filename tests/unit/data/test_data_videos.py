@@ -59,6 +59,11 @@ def test_averaging_frames_down_keeps_their_mean():
     assert np.abs(small - expected).max() <= 1
 
 
+def test_a_rate_that_is_nearly_the_clips_loses_no_frame(tmp_path):
+    grey_video(tmp_path / "film.mp4", 20, fps=23.976)
+    assert numbers(VideoFolder(tmp_path, num_frames=5, height=16, width=24, fps=24.0)[0]) == [7, 8, 9, 10, 11]
+
+
 def test_videos_that_are_too_short_are_named(tmp_path):
     grey_video(tmp_path / "short.mp4", 9)
     with pytest.raises(ConfigError, match=r"short.mp4 has 9 frames, but a clip of 17 at 8 .* spans 17"):

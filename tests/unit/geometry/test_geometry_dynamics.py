@@ -93,6 +93,8 @@ def test_with_static_mask_keeps_the_rest() -> None:
 def test_missing_flow_and_negative_numbers_are_named() -> None:
     with pytest.raises(ValueError, match="no scene_flow_from_ref"):
         static_mask_from_flow(replace(wall(), scene_flow_from_ref=None), threshold=0.1)
+    with pytest.raises(ValueError, match=r"scene has dtype torch\.float16, in which pixels"):
+        static_mask_from_flow(wall().to(dtype=torch.float16), threshold=0.1)
     with pytest.raises(ValueError, match="threshold is -1"):
         static_mask_from_flow(wall(), threshold=-1.0)
     with pytest.raises(ValueError, match="dilate is -1"):

@@ -86,6 +86,7 @@ def test_gradient_reaches_winners_only_and_is_finite_beside_bad_points() -> None
     [
         ({"points": torch.ones(4, 3)}, r"points has shape \[4, 3\]"),
         ({"points": torch.ones(1, 0, 3)}, "points holds 0 points"),
+        ({"points": torch.ones(1, 4, 3).bfloat16()}, "points has dtype torch.bfloat16, in which pixels"),
         ({"keep": torch.ones(1, 5, dtype=torch.bool)}, r"keep has shape \[1, 5\].*\[B, N\]"),
         ({"keep": torch.ones(1, 4)}, "keep has dtype"),
         ({"intrinsics": K.expand(1, 2, 3, 3)}, r"intrinsics has shape.*\[B, V, 3, 3\]"),

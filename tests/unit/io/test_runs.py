@@ -92,6 +92,18 @@ def test_changes_that_are_allowed_by_name_become_the_runs(
     RunFolder.open(run.path, stored)
 
 
+def test_what_measurements_depend_on_cannot_be_allowed_to_change(run: RunFolder) -> None:
+    class Measured(ExampleSettings):
+        held_on_resume: ClassVar[frozenset[str]] = frozenset({"nested"})
+
+    changes = {"steps": 20, "nested": Nested(rate=2e-5), "resume": True}
+    with pytest.raises(RunError, match=r"; nested\.rate cannot change within a run") as caught:
+        RunFolder.open(run.path, Measured(**changes, allow_changes=("steps", "nested")))
+    assert "steps: " not in str(caught.value)
+    Measured.held_on_resume = frozenset()
+    RunFolder.open(run.path, Measured(**changes, allow_changes=("steps", "nested")))
+
+
 def test_a_name_that_is_no_setting_is_refused(run: RunFolder) -> None:
     for name in ("stepz", "nested.rat", "nest"):
         with pytest.raises(RunError, match=f"allow_changes names {name}, which is no setting"):

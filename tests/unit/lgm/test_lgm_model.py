@@ -291,6 +291,11 @@ class TestConnectorThatDoesNotFit:
         ):
             LatentGeometryModel(backbone, Connector(3, width, (3, 4), specials), point, latent_spec, "v", "g")
 
+    def test_position_of_view_0(self, backbone: GeometryBackbone, latent_spec: LatentSpec) -> None:
+        connector = Connector(3, 16, (3, 4), 1, reference_patches=True)
+        with pytest.raises(ValueError, match="E0 needs a positional part for view 0 that is like that of"):
+            LatentGeometryModel(backbone, connector, "E0", latent_spec, "v", "g")
+
     def test_channels(self, backbone: GeometryBackbone, latent_spec: LatentSpec) -> None:
         with pytest.raises(ValueError, match="reads 5 channels, but the latents of v have 3"):
             LatentGeometryModel(backbone, Connector(5, 16, (3, 4), 1), "E0", latent_spec, "v", "g")

@@ -1,6 +1,7 @@
 """The search for a stitch point: what it measures, what it recommends, and what it shows."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -163,10 +164,17 @@ def result(name: str, held_out: float, downstream: float | None) -> LayerResult:
         ([(0.30, 0.5), (0.35, 0.4), (0.60, 0.1)], "E1"),  # E2 explains far less of the tokens
         ([(0.30, 0.4), (0.35, 0.4)], "E0"),  # the earlier of equals
         ([(0.35, None), (0.30, None)], "E1"),
+        ([(0.30, math.nan), (0.35, 0.4)], "E1"),
+        ([(math.nan, 0.1), (0.35, 0.4), (0.34, 0.5)], "E1"),
     ],
 )
 def test_recommendation(figures: list[tuple[float, float | None]], expected: str) -> None:
     assert recommend([result(f"E{i}", *pair) for i, pair in enumerate(figures)]) == expected
+
+
+def test_no_recommendation_without_finite_errors() -> None:
+    with pytest.raises(ValueError, match=r"no stitch point \(E0, E1\) has finite errors"):
+        recommend([result("E0", math.nan, None), result("E1", 0.3, math.inf)])
 
 
 class TestReport:

@@ -53,6 +53,22 @@ def test_gradients_stay_finite_beside_a_failed_sample(
 
 
 @pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_scenes_of_absurd_size_are_invalid_and_have_no_gradient(
+    reward: SceneReward, scale: float, sliding_room: SceneGeometry
+) -> None:
+    pose = sliding_room.camera_to_world.clone()
+    pose[..., :3, 3] *= scale
+    points, depth = scale * sliding_room.world_points, scale * sliding_room.depth_z
+    leaves = [tensor.clone().requires_grad_() for tensor in (pose, points, depth)]
+    scene = replace(sliding_room, camera_to_world=leaves[0], world_points=leaves[1], depth_z=leaves[2])
+    result = reward(scene)
+    assert not result.valid.any()
+    result.value.nan_to_num().sum().backward()
+    assert all(leaf.grad is None or (leaf.grad == 0).all() for leaf in leaves)
+
+
+@pytest.mark.parametrize("reward", REWARDS)
 def test_no_surface_or_no_focal_length_is_invalid(reward: SceneReward, sliding_room: SceneGeometry) -> None:
     empty = replace(sliding_room, depth_z=torch.zeros_like(sliding_room.depth_z))
     assert not reward(empty).valid.any()

@@ -1,6 +1,7 @@
 """`vggrpo train` on tiny models: alarms, report, the best policy, and evaluations of the finished run."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tiny_lgm import save_trained_geometry_model
 from documented_metrics import documented, undefined
 from vggrpo.backbones import load_geometry_backbone, load_video_backbone
 from vggrpo.cli.main import main
-from vggrpo.config import ConfigError, TrainSettings, load_recipe
+from vggrpo.config import ConfigError, RewardWeights, TrainSettings, load_recipe
 from vggrpo.evaluation import EvaluationRecords, KeyFrameTeacher
 from vggrpo.evaluation.catalogue import describe
 from vggrpo.evaluation.report import render_report
@@ -21,7 +22,7 @@ from vggrpo.io import RunFolder, load_tensors, read_json, read_records, verify_m
 from vggrpo.lgm import LatentGeometryModel, find_layer, teacher_frames
 from vggrpo.training.align import held_out_settings
 from vggrpo.training.evaluate_policy import evaluate_policy
-from vggrpo.training.report import run_report
+from vggrpo.training.report import run_facts, run_report
 from vggrpo.training.trainer import VGGRPOTrainer
 from vggrpo.training.watch import independent_score
 from vggrpo.world import render_clips, sample_scene
@@ -186,6 +187,28 @@ def test_the_best_policy_outlives_its_checkpoint(finished: Path, tiny: Tiny) -> 
     assert independent_score(best, {"camera_motion": 1.0}).mean == pytest.approx(stored["score"], abs=1e-6)
 
 
+def test_a_finished_run_goes_on_with_another_rhythm_but_the_same_held_out_samples(
+    tiny: Tiny, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny.folder / "longer"
+    shutil.copytree(finished, run)
+    changes = (
+        "--iterations",
+        6,
+        "--eval-every",
+        3,
+        "--resume",
+        "--allow-changes",
+        "iterations",
+        "eval_every",
+    )
+    assert tiny.train("longer", *changes, "evaluation_noises", "--evaluation-noises", 3) == 1
+    assert "evaluation_noises cannot change within a run" in " ".join(capsys.readouterr().err.split())
+    assert tiny.train("longer", *changes) == 0
+    made = sorted(file.stem for file in (run / "evaluations").glob("*.json"))
+    assert made == [f"step_{iteration:06d}" for iteration in (0, 1, 2, 3, 4, 6)]
+
+
 def test_stop_on_alarm_ends_the_run_with_a_checkpoint_and_a_resumed_run_does_the_same(
     tiny: Tiny, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,3 +339,11 @@ def test_too_few_steps_for_the_window_are_refused(tiny: Tiny) -> None:
     )
     with pytest.raises(ConfigError, match="of 2 steps none is stochastic"):
         held_out_settings(settings, "sde", 2)
+
+
+def test_a_report_names_the_rewards_that_count() -> None:
+    changes = {"output": "run", "lgm_path": "lgm"}
+    both = load_recipe("micro/train", TrainSettings, changes)
+    one = both.model_copy(update={"reward_weights": RewardWeights(camera_motion=0.0)})
+    assert set(run_facts(both, 1).rewards) == {"camera_motion", "reprojection"}
+    assert list(run_facts(one, 1).rewards) == ["reprojection"]

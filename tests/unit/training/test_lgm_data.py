@@ -238,8 +238,8 @@ def test_the_teachers_blocks_are_kept_with_the_clips_and_taught(job, tmp_path):
 
 def test_quality_of_the_teacher_itself_is_perfect(job):
     made = job(num_frames=9)  # three views, as the camera's acceleration needs
-    _, teacher = made._held_out_scenes(made.held_out["real"])
-    quality = scene_quality(teacher, teacher, build_rewards(made.settings.rewards))
+    teachers = [teacher for _, teacher in made._held_out_scenes(made.held_out["real"])]
+    quality = scene_quality(zip(teachers, teachers, strict=True), build_rewards(made.settings.rewards))
     assert max(error for error in quality["agreement"].values() if error is not None) < 1e-3
     for values in quality["rewards"].values():
         assert values["lgm"] == values["teacher"]

@@ -144,11 +144,19 @@ def test_errors_are_means_over_clips(made: Made) -> None:
         assert interval.mean == pytest.approx(expected[name].mean().item(), rel=1e-3, abs=1e-4), name
 
 
+def test_every_element_counts_alike_in_the_spread_of_a_channel() -> None:
+    small, large = torch.randn(1, 2, 1, 3, 3), 5.0 + torch.randn(3, 2, 4, 5, 6)
+    together = torch.cat([part.transpose(0, 1).flatten(1) for part in (small, large)], dim=1)
+    std = together.std(dim=1, unbiased=False)[:, None, None, None]
+    torch.testing.assert_close(channel_std([small, large]), std)
+    torch.testing.assert_close(channel_std([small[0], *large]), std)
+
+
 def test_noise_is_scaled_by_the_latents_channels(made: Made) -> None:
     latents = made.clips("generated")["latents"][:NOISY]
     std = latents.transpose(0, 1).flatten(1).std(dim=1, unbiased=False)[:, None, None, None]
     cache = ClipCache(made.settings.output / "clips" / "generated-held-out")
-    torch.testing.assert_close(channel_std(cache, NOISY), std)
+    torch.testing.assert_close(channel_std(cache[clip]["latents"] for clip in range(NOISY)), std)
     noise = torch.stack(
         [
             torch.randn(latents.shape[1:], generator=make_generator(made.settings.seed, "gate-noise", i))

@@ -12,6 +12,7 @@ from vggrpo.config import LoopSettings
 from vggrpo.config.pretrain import PretrainSettings
 from vggrpo.io import RunFolder, load_tensors, make_generator, read_records, verify_manifest
 from vggrpo.training.average import WeightAverage
+from vggrpo.training.interrupt import Stopped
 from vggrpo.training.loop import Job, require_finite, run_job
 from vggrpo.training.muon import muon_and_adamw
 
@@ -121,6 +122,26 @@ def test_a_signal_saves_after_its_step_and_resume_continues(tmp_path, straight):
     assert_same_run(folder, straight[1])
 
 
+class SignalsWhenRead(int):
+    """A number of steps; the first time that a step is divided by it, a signal comes."""
+
+    came = False
+
+    def __rmod__(self, step):
+        if not self.came:
+            self.came = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step % int(self)
+
+
+def test_a_signal_after_a_step_has_decided_whether_to_save_ends_the_next_one_with_a_checkpoint(tmp_path):
+    loop, path = settings(checkpoint_every=1000), tmp_path / "signalled"
+    folder, job = run_folder(path, loop), Regression(loop)
+    with pytest.raises(Stopped):
+        run_job(job, folder, loop.model_copy(update={"checkpoint_every": SignalsWhenRead(1000)}))
+    assert folder.latest_checkpoint().step == 2
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path, straight):
     job, folder = straight
     before, records = checkpoint_tensors(folder), folder.read_metrics()
@@ -198,6 +219,30 @@ def test_a_loaded_average_stays_where_it_is():
     average.load({"weight": torch.tensor([[3.0, 4.0]], dtype=torch.float64)})
     assert average.tensors["weight"] is tensor
     assert tensor.tolist() == [[3.0, 4.0]]
+
+
+def test_an_average_that_is_exchanged_with_the_weights_stays_where_it_is():
+    """The weights may be moved to the CPU and back while the average is in their place."""
+    module = nn.Linear(2, 1, bias=False)
+    average = WeightAverage(dict(module.named_parameters()), decay=0.5)
+    tensor, before = average.tensors["weight"], module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    with average.applied():
+        assert torch.equal(module.weight, before)
+        assert torch.equal(tensor, before + 1.0)
+    assert average.tensors["weight"] is tensor
+    assert torch.equal(tensor, before)
+    assert torch.equal(module.weight, before + 1.0)
+
+
+def test_weights_on_another_device_are_averaged_where_the_average_is():
+    module = nn.Linear(2, 1, bias=False)
+    average = WeightAverage(dict(module.named_parameters()), decay=0.5)
+    average.tensors["weight"] = average.tensors["weight"].to("meta")
+    average.update(0)
+    assert average.tensors["weight"].device.type == "meta"
+    assert module.weight.device.type == "cpu"
 
 
 def test_a_run_may_get_an_average_later(tmp_path):

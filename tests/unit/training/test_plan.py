@@ -28,6 +28,7 @@ from vggrpo.training.plan.plan import CUDA_BYTES, GIB, Phase, Remedy, problems
 from vggrpo.training.plan.train import TrainPlanner, remedies
 from vggrpo.training.plan.train_lgm import LGMPlanner
 from vggrpo.training.plan.train_lgm import remedies as lgm_remedies
+from vggrpo.training.ranks import Ranks, require_shares
 
 aten = torch.ops.aten
 WITHIN = 0.05
@@ -288,6 +289,28 @@ def test_remedies_keep_the_rules_of_the_settings():
         TrainSettings.model_validate(remedy.settings.model_dump())
     sizes = [remedy.settings.update_batch for remedy in found]
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "changes", "batches"),
+    [
+        (1, {}, [4, 3, 2, 1]),
+        (2, {}, [3, 2, 1]),
+        (4, {}, [3, 1]),
+        (2, {"precision": "float32", "weights": "float32"}, [4, 3, 2, 1]),
+    ],
+)
+def test_remedies_are_what_so_many_gpus_can_share(gpus, changes, batches):
+    values = {"group_size": 48, "updates_per_rollout": 4, "rollout_batch": 6, "update_batch": 6}
+    values["shared_noise"] = False
+    half = {"precision": "bfloat16", "weights": "bfloat16", "gradient_checkpointing": True}
+    recipe = load_recipe("micro/train", TrainSettings).model_dump()
+    settings = TrainSettings.model_validate(recipe | values | half | changes)
+    found = remedies(settings, gpus)
+    for remedy in found:
+        require_shares(Ranks(size=gpus), TrainSettings.model_validate(remedy.settings.model_dump()))
+    assert list(dict.fromkeys(remedy.settings.rollout_batch for remedy in found)) == batches
+    assert found[0].flags == f"--rollout-batch {batches[0]} --update-batch {batches[0]}"
 
 
 def test_a_plan_says_what_would_make_it_fit(tiny_pipeline, tmp_path):

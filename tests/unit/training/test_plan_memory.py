@@ -18,11 +18,11 @@ from vggrpo.config import (
     TrainSettings,
     load_recipe,
 )
-from vggrpo.training.plan.counting import Known, empty_weights, measure, module_bytes, without_values
+from vggrpo.training.plan.counting import Cost, Known, empty_weights, measure, module_bytes, without_values
 from vggrpo.training.plan.models import VideoPlan, geometry_on_meta
 from vggrpo.training.plan.plan import efficiency_changes
 from vggrpo.training.plan.train import TrainPlanner, remedies
-from vggrpo.training.plan.train_lgm import LGMPlanner
+from vggrpo.training.plan.train_lgm import LGMCosts, LGMPlanner
 from vggrpo.training.plan.train_lgm import remedies as lgm_remedies
 
 
@@ -150,6 +150,18 @@ def test_a_geometry_model_on_the_disk_is_known_by_its_names(tmp_path, capsys):
         geometry_on_meta(str(copy))
     with pytest.raises(ConfigError, match="only the weights of someone/vggt say which network it is"):
         geometry_on_meta("someone/vggt")
+
+
+@pytest.mark.parametrize("trainable", ["lora", "full"])
+def test_the_gate_is_measured_beside_the_model_that_was_trained(trainable):
+    settings = load_recipe("micro/train-lgm", LGMSettings, {"trainable": trainable})
+    planner = LGMPlanner(settings)
+    gate = planner.phases(LGMCosts(*[Cost(1.0, peak=0)] * 6))[-1]
+    assert gate.name == "gate"
+    trained, teacher = planner.trained.model, planner.teacher.model
+    gradients = sum(4 * p.numel() for p in trained.parameters() if p.requires_grad)
+    models = (trained, planner.finished.model, teacher, planner.video.vae)
+    assert gate.memory == sum(map(module_bytes, models)) + gradients
 
 
 def test_a_latent_geometry_models_clips_need_one_part_at_a_time():

@@ -144,6 +144,15 @@ def test_vae_loss_falls(tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_vae_kl_is_per_latent_number(tmp_path):
+    job = VAEJob(vae_settings(tmp_path))
+    with torch.no_grad():
+        posterior = job.vae.encode(job._batch(1)).latent_dist
+        _, logged = job.loss(1)
+    terms = posterior.mean.square() + posterior.var - 1 - posterior.logvar
+    assert logged["vae/kl"] == pytest.approx(0.5 * terms.mean().item(), rel=1e-4)
+
+
 def test_vae_steps_see_crops_and_then_whole_clips(tmp_path):
     job = VAEJob(vae_settings(tmp_path))
     assert [tuple(job._batch(step).shape) for step in (1, 2)] == [(2, 3, 5, 8, 8), (1, 3, 5, 16, 16)]

@@ -60,6 +60,7 @@ def exchange(ranks: Ranks, file: Path) -> dict[str, Any]:
         "found": found,
         "sums": tensors,
         "figures": ranks.sum_figures({"both": 1.0} | ({"second": 5.0} if ranks.rank else {})),
+        "largest": ranks.max_figures({"both": -1.0 - ranks.rank} | ({"second": 5.0} if ranks.rank else {})),
         "first": ranks.of_first(f"of {ranks.rank}"),
         "any": ranks.any(ranks.rank == 1),
     }
@@ -73,6 +74,7 @@ def test_exchanges(tmp_path: Path) -> None:
         assert (answer["sums"][1] == 3.0).all()
         assert answer["sums"][1].dtype == torch.float64
         assert answer["figures"] == {"both": 2.0, "second": 5.0}
+        assert answer["largest"] == {"both": -1.0, "second": 5.0}
         assert answer["first"] == "of 0"
         assert answer["any"] is True
 
@@ -362,4 +364,24 @@ def test_without_torchrun_there_is_one_rank(monkeypatch: pytest.MonkeyPatch) -> 
         assert ranks.members(3, 7) == [0, 1, 2]
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="device is cuda:1, but 2 processes"), open_ranks("cuda:1", 1.0):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("device", "local_rank", "gpus", "message"),
+    [
+        ("gpu", "0", 2, "device is 'gpu', expected auto, cpu, cuda or cuda:N"),
+        ("cuda", "0", 0, "device is 'cuda', but PyTorch sees 0 CUDA devices here"),
+        ("cuda", "2", 2, r"process 2 of this machine .* finds 2 CUDA devices; start at most 2 here"),
+        ("auto", "2", 2, r"process 2 of this machine .* finds 2 CUDA devices; start at most 2 here"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_by_every_rank(
+    monkeypatch: pytest.MonkeyPatch, device: str, local_rank: str, gpus: int, message: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    with pytest.raises(ConfigError, match=message), open_ranks(device, 1.0):
         pass

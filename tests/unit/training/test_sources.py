@@ -55,6 +55,17 @@ def test_a_world_clip_is_the_same_whatever_comes_before_it():
     assert 0 <= late.min() < late.max() <= 1
 
 
+def test_clips_of_a_folder_are_at_the_settings_rate(tmp_path):
+    levels = torch.arange(12, dtype=torch.uint8).mul(20).view(12, 1, 1, 1).expand(12, 16, 16, 3)
+    for name in ("held out", "other"):
+        write_video(tmp_path / f"{name}.mp4", levels, 16)
+    every, second = (open_videos(settings(tmp_path, fps=fps), 1).clip(0) for fps in (None, 8.0))
+    assert (255 * second.mean(dim=(1, 2, 3)).diff()).mean() == pytest.approx(40, abs=4)
+    assert (255 * every.mean(dim=(1, 2, 3)).diff()).mean() == pytest.approx(20, abs=4)
+    with pytest.raises(ValueError, match=r"fps is 8, but the clips of the world have no other rate"):
+        settings("world", fps=8.0)
+
+
 def test_held_out_world_clips_are_of_another_split():
     training, held_out = (open_videos(settings("world"), 2, held_out=flag) for flag in (False, True))
     assert not torch.equal(training.clip(0), held_out.clip(0))

@@ -12,6 +12,7 @@ from vggrpo.config import ConfigError
 from vggrpo.io import load_tensors, verify_manifest
 from vggrpo.rollout import off_window_distance
 from vggrpo.training import group_advantages
+from vggrpo.training.pending import rollout_key
 from vggrpo.training.policy_gradient import PolicyGradient, levels_outside, step_loss
 
 
@@ -259,6 +260,46 @@ def test_later_updates_on_a_rollout_are_clipped(make_trainer):
     metrics = trainer.step()
     assert metrics["policy/clip_frac"] > 0
     assert metrics["policy/ratio_deviation"] > 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_the_deviation_of_the_ratio_is_its_greatest_whatever_the_pieces(make_trainer, size):
+    trainer = make_trainer(updates_per_rollout=2, update_batch=size, lr=1e-6)
+    groups = rollouts(trainer)
+    groups[1].old_log_probs[3, 0] += 0.5  # of the second update, in which the ratio may be any
+    metrics = trainer.update(groups, torch.tensor([[1.0, -2.0, 0.5, 0.5], [0.0, 3.0, -1.0, -2.0]]))
+    assert metrics["policy/ratio_deviation"] == pytest.approx(1 - math.exp(-0.5), rel=1e-3)
+
+
+def test_one_process_skips_a_loss_that_is_not_finite_whatever_several_would_share(make_trainer):
+    trainer = make_trainer(skip_nonfinite=True, parallel="fsdp")
+    before, groups = policy_of(trainer), rollouts(trainer)
+    advantages = torch.tensor([[math.inf, -2.0, 0.5, 0.5], [0.0, 3.0, -1.0, -2.0]])
+    metrics = trainer.update(groups, advantages)
+    assert metrics["policy/skipped"] == groups[0].num_steps
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in policy_of(trainer).items())
+    assert all(bool(tensor.isfinite().all()) for tensor in policy_of(trainer).values())
+
+
+def test_the_panel_shows_the_change_since_the_first_iteration_from_the_second_on(
+    make_trainer, monkeypatch, capsys
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "200")
+    trainer = make_trainer()
+    trainer.train(until=2)
+    first, second = trainer.run.read_metrics()
+    change = second["policy/kl"] - first["policy/kl"]
+    assert change > 0
+    assert f"kl {second['policy/kl']:.4g} ({change:+.2g})" in capsys.readouterr().err
+
+
+def test_checkpointing_may_be_switched_on_when_a_run_goes_on_with_its_pending_rollouts(make_trainer):
+    trainer = make_trainer()
+    settings = trainer.settings.model_copy(update={"gradient_checkpointing": True})
+    keys = [rollout_key(each, trainer.policy, [torch.ones(2)], [1]) for each in (trainer.settings, settings)]
+    assert keys[0] == keys[1]
+    make_trainer(resume=True, gradient_checkpointing=True)
 
 
 def test_a_policy_that_does_not_score_as_it_drew_is_refused(make_trainer):

@@ -19,6 +19,8 @@ def scene_from_prediction(prediction: Any4DPrediction, anchor_first_view: bool =
 
     - `depth_z` and `world_points` are the predicted rays times the predicted distances (times the metric
       scale, here and nowhere else), moved by the predicted cameras: what the network was trained on.
+    - `depth_z` is above 0 at every pixel: the network's own mask of what it can tell (sky, glass) is not
+      applied. `confidence` is what says how far to trust a pixel.
     - `intrinsics` are not predicted. They are the least-squares pinhole of the predicted rays, so a point
       projects into its own view to within the residual of that fit, not exactly onto its pixel.
     - The network's world is view 0's camera only by training. With `anchor_first_view` cameras, points and

@@ -43,7 +43,7 @@ class Any4D(NetworkBackbone):
         lost: Mapping[str, Tensor] = NOTHING_LOST,
     ) -> SceneGeometry:
         prediction = self.predict_from(point, patch_tokens, special_tokens, grid, lost)
-        return scene_from_prediction(prediction, self.anchor_first_view)
+        return scene_from_prediction(prediction)
 
     def predict_from(
         self,
@@ -81,7 +81,7 @@ class Any4D(NetworkBackbone):
         return StitchPoint(name, c.multi_view_dim, 1, reference_patches=True, lost=lost)
 
     def _scene(self, frames: Tensor) -> SceneGeometry:
-        return scene_from_prediction(self.network.predict(frames), self.anchor_first_view)
+        return scene_from_prediction(self.network.predict(frames))
 
     def _states_after_encoder(self, features: Tensor, grid: tuple[int, int]) -> Iterator[NamedTokens]:
         nothing = features[:, :, :0]

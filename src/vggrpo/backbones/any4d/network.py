@@ -43,9 +43,8 @@ class Any4DNetwork(ImageNetwork):
         return self.predict_from_features(features, grid)
 
     def predict_cameras(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `predict`, but only `translation`, `quat_vectors` and `log_scale`: the dense heads, most of the
-        cost of a
-        small network, are not run."""
+        """As `predict`, but only `translation`, `quat_vectors` and `log_scale`: the dense heads, most of a
+        small network's cost, are not run."""
         features, grid = self.encode(frames)
         hooked, scale_token = self.multi_view(self.fuse(features), self.scale_token)
         with self._head_types(features.device.type):

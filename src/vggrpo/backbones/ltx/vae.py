@@ -45,7 +45,8 @@ def decode_frames(vae: AutoencoderKLLTXVideo, latents: Tensor) -> Tensor:
     levels = latents.new_zeros(len(latents)) if vae.config.timestep_conditioning else None
     with _own_noise(vae, latents.device):
         video = vae.decode(latents * std + mean, levels, return_dict=False)[0]
-    return (video.movedim(1, -1) + 1.0) / 2.0
+    # Unlike Wan's, this decoder does not end in a clamp.
+    return ((video.movedim(1, -1) + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
 def _statistics(vae: AutoencoderKLLTXVideo) -> tuple[Tensor, Tensor]:

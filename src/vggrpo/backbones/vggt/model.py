@@ -42,7 +42,7 @@ class VGGT(NetworkBackbone):
         lost: Mapping[str, Tensor] = NOTHING_LOST,
     ) -> SceneGeometry:
         prediction = self.predict_from(point, patch_tokens, special_tokens, grid, lost, with_points=False)
-        return scene_from_prediction(prediction, self.anchor_first_view)
+        return scene_from_prediction(prediction)
 
     def predict_from(
         self,
@@ -83,7 +83,7 @@ class VGGT(NetworkBackbone):
         )
 
     def _scene(self, frames: Tensor) -> SceneGeometry:
-        return scene_from_prediction(self.network.predict(frames, with_points=False), self.anchor_first_view)
+        return scene_from_prediction(self.network.predict(frames, with_points=False))
 
     def _states_after_encoder(self, features: Tensor, grid: tuple[int, int]) -> Iterator[NamedTokens]:
         nothing = features[:, :, :0]

@@ -26,7 +26,7 @@ STAGE_WORDS = {
     "layer search": "fits a connector at every stitch point and compares them on held-out clips",
     "latent geometry model": "makes its clips and distils the model on them, against the uncut one on pixels",
     "VGGRPO": "aligns the policy, with evaluations on held-out prompts before, during and after",
-    "report": "times both reward paths and writes this page",
+    "report": "times both reward paths; this page, made after that, is not counted",
 }
 
 

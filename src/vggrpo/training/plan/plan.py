@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from vggrpo.config import EfficiencySettings, Settings
+from pydantic import ValidationError
+
+from vggrpo.config import ConfigError, EfficiencySettings, Settings
 
 GIB = 2**30
 PAPER_GPU_HOURS = 1536
@@ -79,18 +81,28 @@ class Remedy(Generic[SettingsT]):
 
 
 def stacked(
-    settings: SettingsT, changes: Sequence[tuple[str, Mapping[str, object]]]
+    settings: SettingsT,
+    changes: Sequence[tuple[str, Mapping[str, object]]],
+    require: Callable[[SettingsT], None] | None = None,
 ) -> list[Remedy[SettingsT]]:
     """Remedies of changes (flags, values), each on top of those before; later values of the same settings,
-    such as a smaller batch, take the place of earlier ones."""
+    such as a smaller batch, take the place of earlier ones.
+
+    A change that the settings' own checks or `require`, which raises ConfigError, refuse is left out.
+    """
     found: list[Remedy[SettingsT]] = []
     taken: dict[frozenset[str], tuple[str, Mapping[str, object]]] = {}
     for flags, values in changes:
-        taken[frozenset(values)] = (flags, values)
-        update = {name: value for _, part in taken.values() for name, value in part.items()}
-        found.append(
-            Remedy(" ".join(flags for flags, _ in taken.values()), settings.model_copy(update=update))
-        )
+        tried = taken | {frozenset(values): (flags, values)}
+        update = {name: value for _, part in tried.values() for name, value in part.items()}
+        try:
+            changed = type(settings).model_validate(settings.model_dump() | update)
+            if require is not None:
+                require(changed)
+        except (ValidationError, ConfigError):
+            continue
+        taken = tried
+        found.append(Remedy(" ".join(flags for flags, _ in taken.values()), changed))
     return found
 
 

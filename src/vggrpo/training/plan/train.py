@@ -262,14 +262,14 @@ def plan_training(settings: TrainSettings, assumptions: Assumptions) -> Plan:
         phases=phases,
         per="iteration",
         figures=_figures(planner, phases, evaluation, assumptions),
-        problems=problems([*phases, evaluation], remedies(settings), measured, assumptions),
+        problems=problems([*phases, evaluation], remedies(settings, assumptions.gpus), measured, assumptions),
         assumptions=assumptions,
     )
 
 
-def remedies(settings: TrainSettings) -> list[Remedy[TrainSettings]]:
-    """Settings that need less memory on a GPU, each on top of those before. They change no result but by
-    rounding, and the last one, tiles, the seams in decoded videos."""
+def remedies(settings: TrainSettings, gpus: int = 1) -> list[Remedy[TrainSettings]]:
+    """Settings that need less memory on a GPU, each on top of those before, and that `gpus` GPUs can share.
+    They change no result but by rounding, and the last one, tiles, the seams in decoded videos."""
     changes: list[tuple[str, dict[str, object]]] = []
     if not settings.gradient_checkpointing:
         changes.append(("--gradient-checkpointing", {"gradient_checkpointing": True}))
@@ -284,7 +284,7 @@ def remedies(settings: TrainSettings) -> list[Remedy[TrainSettings]]:
     offload = () if settings.lockstep else ("offload",)
     names = ("cfg_batched", *offload, "offload_activations", "tiled_decoding")
     changes += efficiency_changes(settings.efficiency, names)
-    return stacked(settings, changes)
+    return stacked(settings, changes, lambda changed: require_shares(Ranks(size=gpus), changed))
 
 
 def _figures(

@@ -56,7 +56,8 @@ class VAEJob(Job):
         error = reconstruction - video
         l1, l2 = error.abs().mean(), error.square().mean()
         gradients = torch.stack([error.diff(dim=dim).abs().mean() for dim in (-1, -2, -3)]).mean()
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        # diffusers' sum is over three of the dimensions only.
+        kl = posterior.kl().sum() / posterior.mean.numel()
         settings = self.settings
         loss = l1 + settings.l2_weight * l2 + settings.gradient_weight * gradients + settings.kl_weight * kl
         return loss, {"vae/l1": l1.item(), "vae/kl": kl.item(), "vae/psnr_train": psnr(l2).item()}
