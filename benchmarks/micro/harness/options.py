@@ -99,7 +99,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         raise SystemExit(main())
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command continues where it was.", file=sys.stderr)
+        print("\nInterrupted. What is finished is kept; the same command does the rest.", file=sys.stderr)
         raise SystemExit(130) from None
     except VggrpoError as error:
         print(f"error: {error}", file=sys.stderr)
