@@ -37,7 +37,7 @@ from vggrpo.training.loop import Job, run_job
 from vggrpo.training.optim import parameter_group
 from vggrpo.training.order import shuffled_places
 from vggrpo.training.rewards import build_rewards
-from vggrpo.training.runtime import autocast, choose_device, open_video_model, prepare
+from vggrpo.training.runtime import autocast, choose_device, open_video_model, prepare, set_aside
 from vggrpo.training.sources import (
     num_held_out_generated,
     num_held_out_videos,
@@ -337,8 +337,9 @@ def train_lgm(settings: LGMSettings) -> Path:
     folder = run.path / MODEL_FOLDER
     model.save_pretrained(folder, replace=True)
     # What is measured is what will be used: the model as saved, its LoRA merged.
-    saved = LatentGeometryModel.from_pretrained(folder).to(job.device)
-    gate = measure_gate(settings, saved, held_out["generated"], held_out["real"])
+    with set_aside(model):
+        saved = LatentGeometryModel.from_pretrained(folder).to(job.device)
+        gate = measure_gate(settings, saved, held_out["generated"], held_out["real"])
     plot_gate(gate, run.path / GATE_PLOT)
     for place in (run.path, folder):
         gate.save(place)

@@ -2,9 +2,11 @@
 
 import ctypes
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from torch import nn
 
 from vggrpo.backbones import VideoBackbone, load_video_backbone
 from vggrpo.config import ConfigError, ModelRunSettings, RunSettings, SamplingRunSettings
@@ -69,6 +71,16 @@ def hardware(device: torch.device | str) -> str:
         return f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}"
     kind = torch.backends.cpu.get_cpu_capability()
     return f"torch {torch.__version__}, {kind}, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def set_aside(model: nn.Module) -> Iterator[None]:
+    """Within the context a model waits on the CPU and leaves the device to others; its gradients are gone."""
+    device = next(model.parameters()).device
+    model.zero_grad(set_to_none=True)
+    model.to("cpu")
+    yield
+    model.to(device)
 
 
 def open_video_model(

@@ -7,7 +7,7 @@ from vggrpo.config import ConfigError, LoopSettings, RewardSettings
 from vggrpo.config.pretrain import PretrainSettings
 from vggrpo.rewards import CameraMotionReward, ReprojectionReward
 from vggrpo.training.rewards import build_rewards
-from vggrpo.training.runtime import autocast, choose_device, prepare
+from vggrpo.training.runtime import autocast, choose_device, prepare, set_aside
 
 
 def test_auto_is_a_device_that_exists():
@@ -45,6 +45,18 @@ def test_autocast_is_off_in_float32():
         assert (a @ a).dtype == torch.float32
     with autocast("bfloat16"):
         assert (a @ a).dtype == torch.bfloat16
+
+
+def test_a_model_set_aside_leaves_its_device_and_comes_back_without_gradients():
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    model = torch.nn.Linear(2, 2).to(device)
+    before = model.weight.detach().clone()
+    model(torch.ones(1, 2, device=device)).sum().backward()
+    with set_aside(model):
+        assert model.weight.device.type == "cpu"
+        assert model.weight.grad is None
+    assert model.weight.device == device
+    assert torch.equal(model.weight, before)
 
 
 def test_rewards_have_the_settings_options():

@@ -151,10 +151,9 @@ class LGMPlanner:
         gate += num_held_out_videos(s) * (look + again)
         gate += s.noise_clips * (len(NOISE_LEVELS) * look + (len(NOISE_LEVELS) - 1) * again)
 
-        model = module_bytes(self.trained.model)
-        # The gate is measured while the model that was trained is there, with its last gradients.
-        kept = model + FLOAT32 * num_parameters(self.trained.model, trainable=True)
+        trained = module_bytes(self.trained.model) + optimizer_bytes(self.trained.model)
         teacher, vae = module_bytes(self.teacher.model), module_bytes(self.video.vae)
+        # The model that was trained waits on the CPU meanwhile.
         measuring = vae + teacher + module_bytes(self.finished.model)
         converting = max(size * costs.decode.peak, size * costs.encode.peak, costs.teach.peak)
         denoiser = module_bytes(self.video.transformer)
@@ -164,10 +163,8 @@ class LGMPlanner:
             making = vae + max(denoiser + max(costs.denoise.peak, converting), self.video.text_encoder_bytes)
         return [
             Phase("clips", clips, teacher + making),
-            Phase(
-                "distillation", distillation, model + optimizer_bytes(self.trained.model) + costs.distil.peak
-            ),
-            Phase("gate", gate, kept + measuring + max(converting, costs.look.peak)),
+            Phase("distillation", distillation, trained + costs.distil.peak),
+            Phase("gate", gate, measuring + max(converting, costs.look.peak)),
         ]
 
 
