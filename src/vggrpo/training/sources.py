@@ -13,8 +13,6 @@ from vggrpo.config.lgm import WORLD
 from vggrpo.data import Prompt, VideoFolder, load_prompts, prompt_set_names
 from vggrpo.world import render_clips, sample_scene
 
-"""The name of the procedural world where settings ask for prompts or videos."""
-
 
 class VideoSource(Protocol):
     """Real clips by number; clip i is the same whatever is asked for before it."""

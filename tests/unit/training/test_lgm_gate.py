@@ -67,7 +67,7 @@ def made(lgm_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
         output=folder / "run",
         num_frames=9,  # three views, as the camera's acceleration needs
         stitch_point="E1",
-        fit_clips=3,
+        fit_clips=6,
         downstream_clips=0,
         epochs=1,
         lora_rank=2,
