@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vggrpo.config.errors import CorruptFileError
-from vggrpo.io.atomic import naming_full_disk, write_text
+from vggrpo.io.atomic import write_text
+from vggrpo.io.lines import append_line
 
 
 def append_record(path: Path | str, step: int, metrics: Mapping[str, float | int | None]) -> None:
@@ -25,16 +25,7 @@ def append_values(path: Path | str, step: int, values: Mapping[str, Any]) -> Non
     """Appends {"step": step, **values}, whatever JSON can hold, as one line; errors as `append_record`."""
     if "step" in values:
         raise ValueError('a metric is called "step", which is the name of the record\'s own counter')
-    line = json.dumps({"step": step, **values}, ensure_ascii=False, allow_nan=False) + "\n"
-    with naming_full_disk(path), open(path, "ab", buffering=0) as file:
-        end = os.fstat(file.fileno()).st_size
-        rest = memoryview(line.encode())
-        try:
-            while rest:
-                rest = rest[file.write(rest) :]
-        except OSError:
-            file.truncate(end)
-            raise
+    append_line(path, json.dumps({"step": step, **values}, ensure_ascii=False, allow_nan=False))
 
 
 def read_records(path: Path | str) -> list[dict[str, Any]]:
@@ -47,14 +38,14 @@ def read_records(path: Path | str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records = []
-    lines = path.read_text("utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)
             records.append({"step": int(record.pop("step")), **record})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptFileError(
-                f"line {number} of {path} is not a metrics record: {line[:60]!r}"
+                f"line {number} of {path} is not a metrics record: {line.decode(errors='replace')[:60]!r}"
             ) from error
     return records
 

@@ -2,10 +2,8 @@
 
 import json
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -232,26 +230,6 @@ def test_a_line_is_never_glued_onto_half_a_line(tmp_path: Path) -> None:
         assert list(results.load()) == ["a", "b", "c"][: "abc".index(name) + 1]
     results.append({"clip": "d"})
     assert results.path.read_text("utf-8").count("\n") == len(results.load()) == 4
-
-
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Within the context the system refuses to let files grow beyond `num_bytes`, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_line_that_does_not_fit_leaves_the_others(tmp_path: Path) -> None:
-    results = ClipResults(tmp_path)
-    results.append({"clip": "a"})
-    whole = results.path.read_bytes()
-    with largest_file(len(whole) + 5), pytest.raises(OSError, match="File too large"):
-        results.append({"clip": "b", "notes": ["x" * 100]})
-    assert results.path.read_bytes() == whole
 
 
 def test_models_see_full_batches_of_one_shape_and_are_opened_once(tmp_path: Path) -> None:

@@ -32,6 +32,15 @@ def test_records_are_lines_of_json(tmp_path: Path) -> None:
     assert read_records(path)[0]["loss"] == 0.25
 
 
+def test_half_a_letter_at_the_end_is_left_out_and_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_record(path, 1, {"ä": 1.0})
+    path.write_bytes(path.read_bytes() + '{"step": 2, "ä'.encode()[:-1])
+    assert read_records(path) == [{"step": 1, "ä": 1.0}]
+    append_record(path, 2, {"ä": 2.0})
+    assert [record["step"] for record in read_records(path)] == [1, 2]
+
+
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     append_record(path, 1, {"a": float("nan"), "b": float("inf"), "c": None, "d": 1.5})

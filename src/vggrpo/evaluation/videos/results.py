@@ -3,16 +3,15 @@ continues from."""
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from vggrpo.config.errors import CorruptFileError
 from vggrpo.evaluation.videos.base import Clip, Measured, MetricSet, as_utf8
 from vggrpo.evaluation.videos.worker import Outcome, Task
 from vggrpo.io import write_text
-from vggrpo.io.atomic import naming_full_disk
+from vggrpo.io.lines import append_line
 
 CLIPS_NAME = "clips.jsonl"
 
@@ -55,34 +54,15 @@ class ClipResults:
         Raises:
             DiskFullError: if the space runs out; the file keeps its complete lines.
         """
-        with naming_full_disk(self.path), open(self.path, "a+b", buffering=0) as file:
-            end = _end_of_lines(file)
-            file.truncate(end)
-            rest = memoryview(_line(record).encode())
-            try:
-                while rest:
-                    rest = rest[file.write(rest) :]
-            except OSError:
-                file.truncate(end)
-                raise
+        append_line(self.path, _line(record))
 
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replaces the file by these records, atomically."""
-        write_text(self.path, "".join(map(_line, records)))
-
-
-def _end_of_lines(file: BinaryIO) -> int:
-    """The size of the file without an incomplete last line."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 1))
-    if file.read(1) in (b"\n", b""):
-        return size
-    file.seek(0)
-    return file.read().rfind(b"\n") + 1
+        write_text(self.path, "".join(f"{_line(record)}\n" for record in records))
 
 
 def _line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
 def task_of(record: Record | None, **clip: Any) -> Task:
