@@ -26,8 +26,8 @@ class StitchSettings(ModelRunSettings):
     real_videos: str = Field(description="real clips: a folder of videos, or `world`")
     fps: PositiveFloat | None = Field(
         None,
-        description="frames per second of real clips, at most the videos' own; every frame of each video if "
-        "unset",
+        description="frames per second of clips from a folder, at most its videos' own; every frame of each "
+        "video if unset",
     )
     clip_cache: Path | None = Field(
         None,
@@ -41,14 +41,6 @@ class StitchSettings(ModelRunSettings):
     downstream_clips: NonNegativeInt = Field(
         32, description="held-out clips on which the untrained stitched models are run; 0 skips that"
     )
-
-    @model_validator(mode="after")
-    def _fps_is_of_a_folder(self) -> Self:
-        if self.fps is not None and self.real_videos == WORLD:
-            raise ValueError(
-                f"fps is {self.fps:g}, but the clips of the world have no other rate; leave it out"
-            )
-        return self
 
 
 class FindLayerSettings(StitchSettings):

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from vggrpo.geometry._checks import require_trailing
-from vggrpo.geometry.rotations import relative_rotation
 
 
 def se3_from_rt(rotation: Tensor, translation: Tensor) -> Tensor:
@@ -26,11 +25,7 @@ def invert_se3(transform: Tensor) -> Tensor:
 
 def relative_pose(camera_to_world_a: Tensor, camera_to_world_b: Tensor) -> Tensor:
     """Transform [..., 4, 4] from b's camera coordinates to a's: inverse(a) @ b."""
-    first, second = camera_to_world_a, camera_to_world_b
-    return se3_from_rt(
-        relative_rotation(first[..., :3, :3], second[..., :3, :3]),
-        rotate(first[..., :3, :3].mT, second[..., :3, 3] - first[..., :3, 3]),
-    )
+    return invert_se3(camera_to_world_a) @ camera_to_world_b
 
 
 def rotate(rotation: Tensor, vectors: Tensor) -> Tensor:
