@@ -34,5 +34,8 @@ def main(argv: Sequence[str]) -> int:
     else:
         fuse_loras(backbone, settings.loras, settings.output)
         opener = f"{backbone.pipeline_class.__name__}.from_pretrained"
-        print(f"the pipeline is in {settings.output}; {opener} and --base-model open it")
+        print(
+            f"the pipeline is in {settings.output}; {opener} opens it, and so does --base-model with a "
+            "--recipe for its family"
+        )
     return 0

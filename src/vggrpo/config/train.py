@@ -28,7 +28,7 @@ class TrainSettings(SamplingRunSettings):
     }
     held_on_resume: ClassVar[frozenset[str]] = frozenset(
         {
-            *("base_model", "geometry_model", "seed", "rewards", "evaluation_prompts"),
+            *("seed", "rewards", "evaluation_prompts"),
             *("num_evaluation_prompts", "evaluation_noises", "infer_steps", "cfg_scale", "negative_prompt"),
             *("num_frames", "height", "width", "flow_shift"),
         }

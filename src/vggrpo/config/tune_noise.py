@@ -46,8 +46,8 @@ class TuneNoiseSettings(SamplingRunSettings):
     free_on_resume: ClassVar[frozenset[str]] = RunSettings.free_on_resume | {"tolerance", "latent_tolerance"}
     held_on_resume: ClassVar[frozenset[str]] = frozenset(
         {
-            *("base_model", "lgm_path", "weights", "precision", "flow_shift", "seed"),
-            *("prompts", "negative_prompt", "num_prompts", "num_frames", "height", "width", "cfg_scale"),
+            *("weights", "precision", "flow_shift", "seed", "negative_prompt"),
+            *("num_frames", "height", "width", "cfg_scale"),
             *("train_steps", "group_size", "shared_noise", "rewards", "reward_weights", "decode"),
         }
     )

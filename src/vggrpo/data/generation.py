@@ -112,6 +112,11 @@ def unfinished(
     return missing
 
 
+def made_alike(order: VideoOrder) -> bool:
+    """Whether a sidecar is there, and of a video that was made as this one is to be."""
+    return not _difference(order)
+
+
 def _difference(order: VideoOrder) -> str:
     """What keeps an existing video from being the one that is ordered; "" if nothing does."""
     if not order.sidecar.is_file():

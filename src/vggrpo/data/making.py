@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vggrpo.backbones.base import VideoBackbone
 from vggrpo.data.embeddings import ENCODE_BATCH
-from vggrpo.data.generation import SamplingSettings, VideoOrder
+from vggrpo.data.generation import SamplingSettings, VideoOrder, made_alike
 from vggrpo.flow import SigmaSchedule
 from vggrpo.io import ProgressBar, progress, save_tensors, write_json, write_video
 from vggrpo.rollout import (
@@ -186,8 +186,10 @@ def _write(
         scores = reward(latents[None]).rewards
         facts["rewards"] = {name: _number(float(value)) for name, value in scores.items()}
     frames = backbone.decode_latents(latents[None])[0]
-    # The video's presence says that all is done, so the new one comes last; nothing of an old one stays.
-    for old in (order.video, order.latents, order.scene):
+    # The video's presence says that all is done, so an old one goes first and the new one comes last. What
+    # lies beside one that was made otherwise would be taken for the new one's.
+    beside = () if made_alike(order) else (order.latents, order.scene, order.sidecar)
+    for old in (order.video, *beside):
         old.unlink(missing_ok=True)
     if save_latents:
         save_tensors(order.latents, {"latents": latents}, order.made_from)

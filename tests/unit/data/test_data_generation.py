@@ -159,6 +159,14 @@ def test_nothing_of_an_old_video_stays_beside_the_new_one(backbone, tmp_path):
     assert unfinished(new, save_latents=True) == unfinished(new, save_scene=True) == new
 
 
+def test_what_lies_beside_the_same_video_stays_when_it_is_made_again(backbone, tmp_path):
+    todo = orders(backbone, tmp_path)[:1]
+    make_videos(backbone, todo, SETTINGS, PROVENANCE)
+    todo[0].scene.touch()
+    make_videos(backbone, todo, SETTINGS, PROVENANCE, save_latents=True)
+    assert unfinished(todo, save_latents=True, save_scene=True) == []
+
+
 def test_an_interrupted_video_is_made_again(backbone, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
